@@ -1,0 +1,1 @@
+"""Control maps: preprocessing of reference pictures, and the pose library."""
