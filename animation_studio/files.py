@@ -1,0 +1,66 @@
+"""Small rules for files: written whole or not at all, read only up to a size, named by content."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+from .errors import StudioError
+
+__all__ = ["read_limited", "sha256_of", "write_atomically"]
+
+_CHUNK = 1 << 20
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write `data` to `path` so that a reader sees the old file or the whole new one, never a part.
+
+    The bytes go to a temporary file in the same folder, are flushed to disk and renamed over
+    `path`. Parent folders are made. On any failure (full disk, interruption) the temporary file is
+    removed and `path` is as it was. Raises OSError as the file system does.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes private files; give the mode a plain open() would have given.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def read_limited(path: Path, limit: int, what: str) -> bytes:
+    """Return the bytes of `path`, refusing more than `limit` bytes before reading them.
+
+    `what` names the kind of file in the message ("configuration file"). Raises StudioError when
+    the file is larger, and OSError as the file system does.
+    """
+    size = path.stat().st_size
+    if size > limit:
+        raise StudioError(
+            f"{path}: this {what} has {size:,} bytes; at most {limit:,} are read. "
+            "Check that it is the file you meant."
+        )
+    with path.open("rb") as file:
+        return file.read(limit)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes as 64 hexadecimal digits, read in 1 MiB pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_CHUNK):
+            digest.update(piece)
+    return digest.hexdigest()
