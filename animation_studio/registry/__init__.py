@@ -1,0 +1,60 @@
+"""The registry: the user's YAML files as typed entries.
+
+In: folders that hold `lora_registry.yaml`, `character_presets.yaml`, `sdxl_config.yaml` and
+`controlnet_config.yaml` (shipped defaults first, then the user's). Out: a `Registry` of characters,
+entries, quality presets and controls, with every problem located by file, line and key; the prompts
+assembled from them; and the `Look`, what one picture is made of.
+"""
+
+from .load import CONFIG_FILES, RegistryStore, load_registry
+from .look import Look, LookEntry, Prompts, SamplingValues, sampling_for
+from .models import (
+    ENTRY_KINDS,
+    CannySettings,
+    CharacterPreset,
+    ControlType,
+    DepthSettings,
+    EntryKind,
+    GenerationParams,
+    OpenposeSettings,
+    QualityPreset,
+    RegistryEntry,
+    content_hash,
+)
+from .problems import Problem, nearest
+from .prompts import assemble_prompt, normalised
+from .registry import Character, GenerationDefaults, PreprocessorSettings, Registry
+from .samplers import SamplerPair, SamplerVocabulary, resolve_scheduler
+
+__all__ = [
+    "CONFIG_FILES",
+    "ENTRY_KINDS",
+    "CannySettings",
+    "Character",
+    "CharacterPreset",
+    "ControlType",
+    "DepthSettings",
+    "EntryKind",
+    "GenerationDefaults",
+    "GenerationParams",
+    "Look",
+    "LookEntry",
+    "OpenposeSettings",
+    "PreprocessorSettings",
+    "Problem",
+    "Prompts",
+    "QualityPreset",
+    "Registry",
+    "RegistryEntry",
+    "RegistryStore",
+    "SamplerPair",
+    "SamplerVocabulary",
+    "SamplingValues",
+    "assemble_prompt",
+    "content_hash",
+    "load_registry",
+    "nearest",
+    "normalised",
+    "resolve_scheduler",
+    "sampling_for",
+]

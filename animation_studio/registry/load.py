@@ -1,0 +1,243 @@
+"""From configuration folders to a Registry: layers in, typed entries and problems out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from ..errors import ConfigError
+from .models import (
+    ENTRY_KINDS,
+    CannySettings,
+    CharacterPreset,
+    ControlType,
+    DepthSettings,
+    EntryKind,
+    OpenposeSettings,
+    QualityPreset,
+    RegistryEntry,
+    Size,
+    _Model,
+)
+from .problems import Problem
+from .registry import Character, GenerationDefaults, PreprocessorSettings, Registry
+from .samplers import SamplerVocabulary, resolve_scheduler
+from .tables import Table, check_keys, section, validate
+from .yaml_source import KeyPath, YamlSource, read_yaml
+
+__all__ = ["CONFIG_FILES", "RegistryStore", "load_registry"]
+
+_LORAS, _PRESETS = "lora_registry.yaml", "character_presets.yaml"
+_SDXL, _CONTROLS = "sdxl_config.yaml", "controlnet_config.yaml"
+CONFIG_FILES = (_LORAS, _PRESETS, _SDXL, _CONTROLS)
+
+_SECTIONS: dict[EntryKind, str] = {kind: f"{kind}s" for kind in ENTRY_KINDS}
+_SETTINGS: dict[str, type[PreprocessorSettings]] = {
+    "openpose": OpenposeSettings,
+    "depth": DepthSettings,
+    "canny": CannySettings,
+}
+
+
+class _Generation(_Model):
+    """The values beside `quality_presets:` in `sdxl_config.yaml`."""
+
+    default_size: Size | None = None
+    scheduler: str | None = None
+    quality_presets: dict[str, object] = Field(default_factory=dict)
+
+
+class _Loading:
+    """The state of one load: tables filled layer by layer, problems gathered."""
+
+    def __init__(self, vocabulary: SamplerVocabulary | None) -> None:
+        self.vocabulary = vocabulary
+        self.problems: list[Problem] = []
+        self.unreadable: dict[str, Problem] = {}
+        self.entries = {
+            kind: Table(_LORAS, (name,), RegistryEntry) for kind, name in _SECTIONS.items()
+        }
+        self.presets = Table(_PRESETS, (), CharacterPreset)
+        self.quality = Table(_SDXL, ("generation", "quality_presets"), QualityPreset)
+        self.controls = Table(_CONTROLS, ("controlnets",), ControlType)
+        self.defaults = GenerationDefaults()
+        self.settings: dict[str, PreprocessorSettings] = {
+            name: model() for name, model in _SETTINGS.items()
+        }
+
+    def read(self, file: Path) -> None:
+        source = read_yaml(file)
+        self.problems += source.problems
+        if not source.readable:
+            self.unreadable[file.name] = source.problems[-1]
+            return
+        # A later layer's readable file does not heal an unreadable earlier one: its entries may
+        # still be the ones that are missing.
+        {
+            _LORAS: self._loras,
+            _PRESETS: self._presets,
+            _SDXL: self._sdxl,
+            _CONTROLS: self._controls,
+        }[file.name](source)
+
+    def _loras(self, source: YamlSource) -> None:
+        self.problems += check_keys(source.data, set(_SECTIONS.values()), source, ())
+        for table in self.entries.values():
+            self.problems += table.overlay(source, lambda *_: [])
+
+    def _presets(self, source: YamlSource) -> None:
+        self.problems += self.presets.overlay(source, self._check_preset)
+
+    def _check_preset(
+        self, preset: CharacterPreset, source: YamlSource, path: KeyPath
+    ) -> list[Problem]:
+        place = (*path, "generation_params", "scheduler")
+        return self._check_scheduler(preset.generation_params.scheduler, source, place)
+
+    def _check_quality(
+        self, preset: QualityPreset, source: YamlSource, path: KeyPath
+    ) -> list[Problem]:
+        return self._check_scheduler(preset.scheduler, source, (*path, "scheduler"))
+
+    def _check_scheduler(
+        self, name: str | None, source: YamlSource, path: KeyPath
+    ) -> list[Problem]:
+        try:
+            if name is not None:
+                resolve_scheduler(name, self.vocabulary)
+        except ConfigError as error:
+            return [source.problem(path, str(error))]
+        return []
+
+    def _sdxl(self, source: YamlSource) -> None:
+        self.problems += check_keys(source.data, {"generation"}, source, ())
+        raw, problems = section(source, ("generation",))
+        self.problems += problems
+        values, problems = validate(
+            _Generation, raw | {"quality_presets": {}}, source, ("generation",)
+        )
+        self.problems += problems
+        if values is not None:
+            place = ("generation", "scheduler")
+            problems = self._check_scheduler(values.scheduler, source, place)
+            self.problems += problems
+            self.defaults = GenerationDefaults(
+                size=values.default_size or self.defaults.size,
+                scheduler=(not problems and values.scheduler) or self.defaults.scheduler,
+            )
+        self.problems += self.quality.overlay(source, self._check_quality)
+
+    def _controls(self, source: YamlSource) -> None:
+        self.problems += check_keys(source.data, {"controlnets", "preprocessing"}, source, ())
+        self.problems += self.controls.overlay(source, lambda *_: [])
+        raw, problems = section(source, ("preprocessing",))
+        self.problems += problems
+        self.problems += check_keys(raw, set(_SETTINGS), source, ("preprocessing",))
+        for name, model in _SETTINGS.items():
+            if raw.get(name) is not None:
+                value, problems = validate(model, raw[name], source, ("preprocessing", name))
+                self.problems += problems
+                self.settings[name] = value or self.settings[name]
+
+    def characters(self) -> tuple[dict[str, Character], dict[str, list[Problem]]]:
+        """Join registry entries and presets into the cast, and return what could not be joined."""
+        entries = self.entries["character"]
+        cast: dict[str, Character] = {}
+        broken = {**entries.broken, **self.presets.broken}
+        for key in dict.fromkeys([*entries.entries, *self.presets.entries]):
+            preset = self.presets.entries.get(key)
+            lora = key if preset is None or preset.lora_name is None else preset.lora_name
+            entry = entries.entries.get(lora)
+            if key in broken:
+                continue
+            if entry is None:
+                broken[key] = entries.broken.get(lora) or [self._no_entry(key, lora)]
+                if lora not in entries.broken:
+                    self.problems += broken[key]
+                continue
+            cast[key] = Character(id=key, entry=entry, preset=preset or CharacterPreset())
+        return cast, broken
+
+    def _no_entry(self, key: str, lora: str) -> Problem:
+        source, path = self.presets.places[key]
+        known = ", ".join(self.entries["character"].entries) or "none"
+        return source.problem(
+            (*path, "lora_name"),
+            f"no character {lora!r} in {_LORAS}; add it under characters: or name one of: {known}",
+        )
+
+
+def load_registry(layers: Sequence[Path], vocabulary: SamplerVocabulary | None = None) -> Registry:
+    """Load the configuration files of every folder in `layers`, later folders over earlier ones.
+
+    A folder or file that does not exist is skipped. Never raises for what the files contain: what
+    is wrong is in the result's `problems`, and in the message when a broken entry is asked for.
+    """
+    loading = _Loading(vocabulary)
+    for folder in layers:
+        for name in CONFIG_FILES:
+            if (folder / name).is_file():
+                loading.read(folder / name)
+    cast, broken = loading.characters()
+    tables = {kind: dict(loading.entries[kind].entries) for kind in ENTRY_KINDS}
+    return Registry(
+        characters=cast,
+        entries=tables,
+        quality=dict(loading.quality.entries),
+        controls=dict(loading.controls.entries),
+        preprocessors=loading.settings,
+        defaults=loading.defaults,
+        broken={kind: dict(loading.entries[kind].broken) for kind in ENTRY_KINDS}
+        | {
+            "character": broken,
+            "quality preset": dict(loading.quality.broken),
+            "control": dict(loading.controls.broken),
+        },
+        unreadable=loading.unreadable,
+        problems=tuple(loading.problems),
+        folders=tuple(layers),
+    )
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    stamp: tuple[tuple[str, int, int], ...]
+    registry: Registry
+
+
+class RegistryStore:
+    """The registry of some folders, read again when, and only when, a file changed.
+
+    Safe from several threads. `current()` costs a few `stat` calls when nothing changed.
+    """
+
+    def __init__(self, layers: Sequence[Path], vocabulary: SamplerVocabulary | None = None) -> None:
+        self._layers = tuple(layers)
+        self._vocabulary = vocabulary
+        self._lock = threading.Lock()
+        self._loaded: _Loaded | None = None
+
+    def current(self) -> Registry:
+        """Return the registry as the files stand now."""
+        stamp = tuple(self._stamp())
+        with self._lock:
+            if self._loaded is None or self._loaded.stamp != stamp:
+                registry = load_registry(self._layers, self._vocabulary)
+                self._loaded = _Loaded(stamp, registry)
+            return self._loaded.registry
+
+    def _stamp(self) -> list[tuple[str, int, int]]:
+        stamps = []
+        for folder in self._layers:
+            for name in CONFIG_FILES:
+                path = folder / name
+                try:
+                    info = path.stat()
+                except OSError:
+                    continue
+                stamps.append((str(path), info.st_mtime_ns, info.st_size))
+        return stamps

@@ -1,0 +1,140 @@
+"""The look: what one picture is made of, with the values to sample it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict
+
+from .models import EntryKind, RegistryEntry, content_hash
+from .prompts import assemble_prompt
+from .registry import Character, Registry
+from .samplers import SamplerVocabulary, resolve_scheduler
+
+__all__ = ["Look", "LookEntry", "Prompts", "SamplingValues", "look_prompts", "sampling_for"]
+
+_AFTER_SCENE: tuple[EntryKind, ...] = ("background", "style")
+_BEFORE_SCENE: tuple[EntryKind, ...] = ("expression", "pose")
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Prompts(_Frozen):
+    """The assembled texts; `*_windows` count CLIP windows of 75 tokens by encoder ({}: unknown)."""
+
+    positive: str
+    negative: str
+    positive_windows: dict[str, int] = {}
+    negative_windows: dict[str, int] = {}
+
+
+class SamplingValues(_Frozen):
+    """What a KSampler and an EmptyLatentImage need. Width and height in pixels.
+
+    `source` says who chose: a quality preset's name or "character's own".
+    """
+
+    steps: int
+    cfg: float
+    sampler: str
+    scheduler: str
+    width: int
+    height: int
+    source: str
+
+
+class LookEntry(_Frozen):
+    """One entry of a look. `lora_file` is the file or folder in use, None for words only."""
+
+    kind: EntryKind
+    id: str
+    name: str
+    weight: float
+    lora_path: str | None
+    lora_file: str | None
+    trigger_words: list[str]
+    content_hash: str
+
+
+class Look(_Frozen):
+    """Everything that the loader decided, for the other nodes and for the record."""
+
+    entries: list[LookEntry]
+    prompts: Prompts
+    sampling: SamplingValues
+    character: str | None
+    consistency_threshold: float | None
+    warnings: list[str] = []
+
+    @property
+    def content_hash(self) -> str:
+        """Changes when anything of the look does."""
+        return content_hash(self)
+
+
+def look_prompts(
+    character: Character | None,
+    chosen: Mapping[EntryKind, RegistryEntry],
+    scene: str,
+    negative: str,
+) -> Prompts:
+    """Assemble the positive and the negative prompt of a look."""
+
+    def words(kinds: tuple[EntryKind, ...]) -> list[str]:
+        return [word for kind in kinds if kind in chosen for word in chosen[kind].trigger_words]
+
+    preset = character.preset if character else None
+    return Prompts(
+        positive=assemble_prompt(
+            base=preset.base_prompt if preset else "",
+            character_words=character.entry.trigger_words if character else (),
+            before_scene=words(_BEFORE_SCENE),
+            scene=scene,
+            after_scene=words(_AFTER_SCENE),
+        ),
+        negative=assemble_prompt(base=preset.negative_prompt if preset else "", scene=negative),
+    )
+
+
+OWN = "character's own"
+
+
+def sampling_for(
+    registry: Registry,
+    *,
+    character: Character | None = None,
+    quality: str | None = None,
+    own: SamplingValues | None = None,
+    vocabulary: SamplerVocabulary | None = None,
+) -> SamplingValues:
+    """Return the sampling values of a character, or of a quality preset.
+
+    Without `quality` they are the `character`'s own, the gaps filled from the `standard` preset and
+    the defaults. With it, steps and cfg are the preset's; size and scheduler the preset's if it
+    says them, else those of `own` (a character's values), else the defaults. Raises ConfigError
+    for an unknown preset or scheduler.
+    """
+    preset = registry.quality_preset(quality or "standard")
+    size = preset.size or ((own.width, own.height) if own else registry.defaults.size)
+    steps, cfg, scheduler = preset.steps, preset.cfg_scale, preset.scheduler
+    if character is not None and quality is None:
+        values = character.preset.generation_params
+        size = values.size or size
+        steps = values.steps or steps
+        cfg = cfg if values.cfg_scale is None else values.cfg_scale
+        scheduler = values.scheduler or scheduler
+    if scheduler is None and own is not None:
+        pair = (own.sampler, own.scheduler)
+    else:
+        pair = resolve_scheduler(scheduler or registry.defaults.scheduler, vocabulary)
+    return SamplingValues(
+        steps=steps,
+        cfg=cfg,
+        sampler=pair[0],
+        scheduler=pair[1],
+        width=size[0],
+        height=size[1],
+        source=quality or OWN,
+    )
