@@ -7,7 +7,20 @@ assembled from them; and the `Look`, what one picture is made of.
 """
 
 from .load import CONFIG_FILES, RegistryStore, load_registry
-from .look import Look, LookEntry, Prompts, SamplingValues, sampling_for
+from .look import (
+    AUTO_WEIGHT,
+    NONE,
+    OWN,
+    Choice,
+    Look,
+    LookEntry,
+    LookRequest,
+    Prompts,
+    SamplingValues,
+    look_prompts,
+    resolve_choices,
+    sampling_for,
+)
 from .models import (
     ENTRY_KINDS,
     CannySettings,
@@ -27,11 +40,15 @@ from .registry import Character, GenerationDefaults, PreprocessorSettings, Regis
 from .samplers import SamplerPair, SamplerVocabulary, resolve_scheduler
 
 __all__ = [
+    "AUTO_WEIGHT",
     "CONFIG_FILES",
     "ENTRY_KINDS",
+    "NONE",
+    "OWN",
     "CannySettings",
     "Character",
     "CharacterPreset",
+    "Choice",
     "ControlType",
     "DepthSettings",
     "EntryKind",
@@ -39,6 +56,7 @@ __all__ = [
     "GenerationParams",
     "Look",
     "LookEntry",
+    "LookRequest",
     "OpenposeSettings",
     "PreprocessorSettings",
     "Problem",
@@ -53,8 +71,10 @@ __all__ = [
     "assemble_prompt",
     "content_hash",
     "load_registry",
+    "look_prompts",
     "nearest",
     "normalised",
+    "resolve_choices",
     "resolve_scheduler",
     "sampling_for",
 ]

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict
 
-from .models import EntryKind, RegistryEntry, content_hash
+from ..errors import ConfigError
+from .models import ENTRY_KINDS, MAX_WEIGHT, EntryKind, RegistryEntry, content_hash
 from .prompts import assemble_prompt
 from .registry import Character, Registry
 from .samplers import SamplerVocabulary, resolve_scheduler
 
-__all__ = ["Look", "LookEntry", "Prompts", "SamplingValues", "look_prompts", "sampling_for"]
+__all__ = [
+    "AUTO_WEIGHT",
+    "NONE",
+    "OWN",
+    "Choice",
+    "Look",
+    "LookEntry",
+    "LookRequest",
+    "Prompts",
+    "SamplingValues",
+    "look_prompts",
+    "resolve_choices",
+    "sampling_for",
+]
+
+# The widgets' words: no entry of this kind; the entry's own weight; the character's own sampling.
+NONE = "none"
+AUTO_WEIGHT = -1.0
+OWN = "character's own"
 
 _AFTER_SCENE: tuple[EntryKind, ...] = ("background", "style")
 _BEFORE_SCENE: tuple[EntryKind, ...] = ("expression", "pose")
@@ -74,31 +95,77 @@ class Look(_Frozen):
         return content_hash(self)
 
 
-def look_prompts(
-    character: Character | None,
-    chosen: Mapping[EntryKind, RegistryEntry],
-    scene: str,
-    negative: str,
-) -> Prompts:
+@dataclass(frozen=True)
+class LookRequest:
+    """What a loader's widgets say: an id (or NONE) and a weight (or AUTO_WEIGHT) for each kind."""
+
+    choices: Mapping[EntryKind, str]
+    weights: Mapping[EntryKind, float] = field(default_factory=dict)
+    scene: str = ""
+    negative: str = ""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One chosen entry with the weight it gets; `character` only for that kind."""
+
+    kind: EntryKind
+    id: str
+    entry: RegistryEntry
+    weight: float
+    character: Character | None = None
+
+    @property
+    def content_hash(self) -> str:
+        """Changes when the entry, its preset or the weight does."""
+        preset = self.character.preset if self.character else None
+        return content_hash(self.entry, preset, self.weight)
+
+
+def resolve_choices(registry: Registry, request: LookRequest) -> list[Choice]:
+    """Return the chosen entries in the fixed order of kinds, each with its weight.
+
+    Raises ConfigError for an entry that is unknown or broken and for a weight that is not a number
+    from -10 to 10.
+    """
+    choices = []
+    for kind in ENTRY_KINDS:
+        key = request.choices.get(kind, NONE)
+        if key == NONE:
+            continue
+        character = registry.character(key) if kind == "character" else None
+        entry = registry.entry(kind, key)
+        weight = request.weights.get(kind, AUTO_WEIGHT)
+        if weight == AUTO_WEIGHT:
+            weight = character.weight if character else entry.default_weight
+        if not math.isfinite(weight) or abs(weight) > MAX_WEIGHT:
+            raise ConfigError(
+                f"{kind}_weight is {weight}; it should be a number from -{MAX_WEIGHT:g} to "
+                f"{MAX_WEIGHT:g}, or {AUTO_WEIGHT:g} for the weight of the configuration"
+            )
+        choices.append(Choice(kind, key, entry, weight, character))
+    return choices
+
+
+def look_prompts(choices: Sequence[Choice], scene: str, negative: str) -> Prompts:
     """Assemble the positive and the negative prompt of a look."""
+    chosen = {choice.kind: choice for choice in choices}
 
     def words(kinds: tuple[EntryKind, ...]) -> list[str]:
-        return [word for kind in kinds if kind in chosen for word in chosen[kind].trigger_words]
+        return [w for kind in kinds if kind in chosen for w in chosen[kind].entry.trigger_words]
 
+    character = chosen["character"].character if "character" in chosen else None
     preset = character.preset if character else None
     return Prompts(
         positive=assemble_prompt(
             base=preset.base_prompt if preset else "",
-            character_words=character.entry.trigger_words if character else (),
+            character_words=words(("character",)),
             before_scene=words(_BEFORE_SCENE),
             scene=scene,
             after_scene=words(_AFTER_SCENE),
         ),
         negative=assemble_prompt(base=preset.negative_prompt if preset else "", scene=negative),
     )
-
-
-OWN = "character's own"
 
 
 def sampling_for(

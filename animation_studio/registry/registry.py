@@ -90,6 +90,15 @@ class Registry:
     problems: tuple[Problem, ...]
     folders: tuple[Path, ...]
 
+    @property
+    def content_hash(self) -> str:
+        """Changes when any usable entry does."""
+        entries = (entry for table in self.entries.values() for entry in table.values())
+        presets = (character.preset for character in self.characters.values())
+        return content_hash(
+            *self.characters, *entries, *presets, *self.quality.values(), *self.controls.values()
+        )
+
     def names(self, kind: EntryKind) -> list[str]:
         """Return the ids of one kind, in the order of the files, for a combo."""
         return list(self.characters if kind == "character" else self.entries[kind])

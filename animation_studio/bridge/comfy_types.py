@@ -1,0 +1,12 @@
+"""Names for ComfyUI's own objects, which carry no types of their own."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+__all__ = ["Clip", "Conditioning", "ControlNet", "Model"]
+
+Model: TypeAlias = Any  # comfy.model_patcher.ModelPatcher
+Clip: TypeAlias = Any  # comfy.sd.CLIP
+ControlNet: TypeAlias = Any  # comfy.controlnet.ControlBase
+Conditioning: TypeAlias = list[list[Any]]  # [tensor, dict of options] each

@@ -1,0 +1,131 @@
+"""Where things lie: configuration, poses, LoRAs, ControlNets and preprocessor weights."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path, PurePosixPath
+
+import folder_paths
+
+from ..errors import ControlError, LoraError
+
+__all__ = [
+    "annotator_folders",
+    "config_layers",
+    "controlnet_file",
+    "file_stamp",
+    "lora_file",
+    "pose_folders",
+    "register_model_folders",
+    "user_folder",
+]
+
+CONFIG_VARIABLE = "ANIMATION_STUDIO_CONFIG"
+_SHIPPED = Path(__file__).parents[2] / "configs"
+_ANNOTATORS = "annotators"
+
+
+def user_folder() -> Path:
+    """Return the user's own folder, `animation_studio` in ComfyUI's user directory.
+
+    It stands beside the per-user folders and not in one, because pages can write those over HTTP.
+    """
+    return Path(folder_paths.get_user_directory()) / "animation_studio"
+
+
+def config_layers() -> list[Path]:
+    """Return the configuration folders, later ones over earlier ones.
+
+    Shipped defaults, the user's folder, then the folders named by ANIMATION_STUDIO_CONFIG
+    (separated as in PATH).
+    """
+    named = os.environ.get(CONFIG_VARIABLE, "").split(os.pathsep)
+    return [_SHIPPED, user_folder(), *(Path(name).expanduser() for name in named if name.strip())]
+
+
+def pose_folders() -> list[Path]:
+    """Return the folders of the pose library, later ones over earlier ones."""
+    return [layer / "poses" for layer in config_layers()]
+
+
+def register_model_folders() -> None:
+    """Make `models/annotators` a model folder, so that extra_model_paths.yaml can add to it."""
+    folder_paths.add_model_folder_path(
+        _ANNOTATORS, str(Path(folder_paths.models_dir) / _ANNOTATORS)
+    )
+
+
+def annotator_folders() -> list[Path]:
+    """Return the folders in which preprocessor weights are looked for."""
+    return [Path(folder) for folder in folder_paths.get_folder_paths(_ANNOTATORS)]
+
+
+def lora_file(lora_path: str, entry: str) -> Path:
+    """Return the file or PEFT folder of a registry entry's `lora_path`.
+
+    A relative path is looked for in each of ComfyUI's `loras` folders, in their order. `entry`
+    names the entry in the LoraError that is raised when nothing is there.
+    """
+    path = Path(lora_path).expanduser()
+    folders = [Path(folder) for folder in folder_paths.get_folder_paths("loras")]
+    candidates = [path] if path.is_absolute() else [folder / path for folder in folders]
+    for candidate in candidates:
+        if candidate.exists():
+            return candidate
+    where = "" if path.is_absolute() else f" in {' or '.join(map(str, folders))}"
+    raise LoraError(
+        f"{entry}: there is no {lora_path!r}{where}. Put the LoRA there, or correct lora_path in "
+        "lora_registry.yaml."
+    )
+
+
+def file_stamp(path: Path) -> str:
+    """Return what changes when a file, or a file of a folder, is replaced: times and sizes."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    stats = [(file.name, file.stat()) for file in files]
+    return " ".join(f"{name}:{info.st_mtime_ns}:{info.st_size}" for name, info in stats)
+
+
+def controlnet_file(model: str, control: str) -> Path:
+    """Return the ControlNet file for a control's configured `model`.
+
+    `model` is a file name in ComfyUI's `controlnet` folders, or a hub repository "owner/name" for
+    which these are tried: the folder `owner/name/` or `name/` (as the hub lays it out) and the file
+    `name.safetensors`. `control` names the control in the ControlError raised when none is there.
+    """
+    files = [
+        name
+        for name in folder_paths.get_filename_list("controlnet")
+        if name.lower().endswith(".safetensors")
+    ]
+    found = _best_controlnet(model, files)
+    if found is not None:
+        return Path(folder_paths.get_full_path_or_raise("controlnet", found))
+    folders = " or ".join(folder_paths.get_folder_paths("controlnet"))
+    name = PurePosixPath(model).name.removesuffix(".safetensors")
+    link = f" from https://huggingface.co/{model}" if _is_repository(model) else ""
+    raise ControlError(
+        f"control {control!r}: no ControlNet {model!r} in {folders}. Save it{link} there as "
+        f"{name}.safetensors (or the whole repository as a folder {name}/), or name your own file "
+        "as `model` in controlnet_config.yaml."
+    )
+
+
+def _is_repository(model: str) -> bool:
+    return model.count("/") == 1 and not model.endswith(".safetensors")
+
+
+def _best_controlnet(model: str, files: list[str]) -> str | None:
+    wanted = model.replace("\\", "/").removesuffix(".safetensors")
+    name = PurePosixPath(wanted).name
+    by_name = {file.replace("\\", "/").removesuffix(".safetensors"): file for file in files}
+    for exact in (wanted, name):
+        if exact in by_name:
+            return by_name[exact]
+    for folder in (wanted, name):
+        inside = sorted(key for key in by_name if key.startswith(f"{folder}/"))
+        # The hub keeps full and half precision beside each other; ComfyUI computes in half.
+        inside.sort(key=lambda key: ("fp16" not in key, "diffusion_pytorch_model" not in key))
+        if inside:
+            return by_name[inside[0]]
+    return next((file for key, file in by_name.items() if PurePosixPath(key).name == name), None)

@@ -1,0 +1,97 @@
+"""The configuration as the running ComfyUI sees it, read again when a file changes."""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+
+import comfy.samplers
+
+from ..control import PoseLibrary
+from ..registry import (
+    LookRequest,
+    Registry,
+    RegistryStore,
+    SamplerVocabulary,
+    content_hash,
+    resolve_choices,
+    sampling_for,
+)
+from .folders import config_layers, file_stamp, lora_file, pose_folders
+
+__all__ = [
+    "check_look",
+    "look_fingerprint",
+    "pose_library",
+    "registry",
+    "sampling_fingerprint",
+    "vocabulary",
+]
+
+_logger = logging.getLogger("animation_studio")
+_reported: set[str] = set()
+
+
+@cache
+def vocabulary() -> SamplerVocabulary:
+    """Return the samplers and schedulers of this ComfyUI."""
+    return SamplerVocabulary(
+        samplers=tuple(comfy.samplers.KSampler.SAMPLERS),
+        schedulers=tuple(comfy.samplers.KSampler.SCHEDULERS),
+    )
+
+
+@cache
+def _store() -> RegistryStore:
+    return RegistryStore(config_layers(), vocabulary())
+
+
+def registry() -> Registry:
+    """Return the registry as the files stand now; log each problem once."""
+    current = _store().current()
+    for problem in current.problems:
+        text = str(problem)
+        if text not in _reported:
+            _reported.add(text)
+            level = logging.ERROR if problem.severity == "error" else logging.WARNING
+            _logger.log(level, "Animation Studio: %s", text)
+    return current
+
+
+@cache
+def pose_library() -> PoseLibrary:
+    """Return the shipped poses with the user's beside and over them."""
+    return PoseLibrary(pose_folders())
+
+
+def check_look(request: LookRequest) -> None:
+    """Raise ConfigError or LoraError for a look that cannot be loaded, before anything runs."""
+    for choice in resolve_choices(registry(), request):
+        if choice.entry.lora_path is not None:
+            lora_file(choice.entry.lora_path, f"{choice.kind} {choice.id!r}")
+
+
+def look_fingerprint(request: LookRequest) -> str:
+    """Return what changes when an entry, a preset or a LoRA file that `request` uses does.
+
+    Raises as `check_look`, which ComfyUI takes as "run again".
+    """
+    current = registry()
+    choices = resolve_choices(current, request)
+    stamps = [
+        file_stamp(lora_file(choice.entry.lora_path, choice.id))
+        for choice in choices
+        if choice.entry.lora_path is not None
+    ]
+    characters = [choice.character for choice in choices if choice.character is not None]
+    sampling = sampling_for(
+        current, character=characters[0] if characters else None, vocabulary=vocabulary()
+    )
+    return content_hash(*(choice.content_hash for choice in choices), *stamps, sampling)
+
+
+def sampling_fingerprint(preset: str | None) -> str:
+    """Return what changes when the values of a quality preset (None: `standard`) do."""
+    return content_hash(
+        sampling_for(registry(), quality=preset or "standard", vocabulary=vocabulary())
+    )

@@ -1,0 +1,149 @@
+"""Saving takes: the picture with its workflow, and the record beside it."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import folder_paths
+from comfy.cli_args import args as comfy_args
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from ..errors import StudioError
+from ..files import write_atomically
+from ..registry import Look, SamplingValues
+from ..runs.provenance import Prompt, PromptGraph
+from ..runs.record import Record, entry_records
+from .environment import versions
+from .images import to_bytes
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+__all__ = ["SavedTakes", "TakeContext", "save_takes"]
+
+RECORD_KEY = "animation_studio"
+_CONTROL, _POSE, _QUALITY = "AnimStudio_Control", "AnimStudio_Pose", "AnimStudio_QualityPreset"
+# Level 4 as core's SaveImage: a third of the time of level 9 for a few percent more bytes.
+_PNG_LEVEL = 4
+
+
+@dataclass(frozen=True)
+class TakeContext:
+    """What ComfyUI and the graph say about a take."""
+
+    prompt: Prompt
+    node: str
+    extra: Mapping[str, object]
+    look: Look | None
+    sampling: SamplingValues | None
+
+
+@dataclass(frozen=True)
+class SavedTakes:
+    """Names of what was written, in the form of ComfyUI's ui results."""
+
+    images: list[dict[str, str]]
+    records: list[dict[str, str]]
+
+
+def save_takes(images: torch.Tensor, prefix: str, context: TakeContext) -> SavedTakes:
+    """Write each picture of a batch as PNG and its record as JSON beside it, both atomically.
+
+    `images` is float [batch, height, width, 3]. `prefix` is a name below ComfyUI's output folder,
+    with its %placeholders%. Raises StudioError for a prefix that leaves the folder, and OSError as
+    the file system does.
+    """
+    pictures = to_bytes(images)
+    height, width = pictures[0].shape[:2]
+    folder, name, counter, subfolder = _place(prefix, width, height)
+    record = _record(context, width, height)
+    saved = SavedTakes([], [])
+    for index, picture in enumerate(pictures):
+        stem = f"{name.replace('%batch_num%', str(index))}_{counter + index:05}_"
+        text = record.model_copy(update={"file": f"{stem}.png"}).as_json()
+        # The record first: a picture that is there always has one.
+        write_atomically(folder / f"{stem}.json", text.encode())
+        write_atomically(folder / f"{stem}.png", _png(picture, context, text))
+        for names, suffix in ((saved.images, "png"), (saved.records, "json")):
+            names.append(
+                {"filename": f"{stem}.{suffix}", "subfolder": subfolder, "type": "output"}
+            )
+    return saved
+
+
+def _place(prefix: str, width: int, height: int) -> tuple[Path, str, int, str]:
+    output = folder_paths.get_output_directory()
+    target = Path(output, prefix).resolve()
+    if not target.is_relative_to(Path(output).resolve()):
+        raise StudioError(
+            f"filename_prefix {prefix!r} leaves ComfyUI's output folder; give a name inside it"
+        )
+    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+        prefix, output, width, height
+    )
+    return Path(folder), name, counter, subfolder
+
+
+def _record(context: TakeContext, width: int, height: int) -> Record:
+    look, sampling = context.look, context.sampling
+    graph = PromptGraph(context.prompt, context.node, _known(sampling))
+    prompts = look.prompts if look else None
+    return Record(
+        created=datetime.datetime.now(datetime.timezone.utc),
+        file="",
+        width=width,
+        height=height,
+        character=look.character if look else None,
+        entries=entry_records(look) if look else [],
+        positive=prompts.positive if prompts else None,
+        negative=prompts.negative if prompts else None,
+        windows=(
+            {"positive": prompts.positive_windows, "negative": prompts.negative_windows}
+            if prompts
+            else {}
+        ),
+        sampling=sampling or (look.sampling if look else None),
+        consistency_threshold=look.consistency_threshold if look else None,
+        samplers=graph.samplers(),
+        models=graph.models(),
+        controls=graph.of_class(_CONTROL),
+        poses=graph.of_class(_POSE),
+        warnings=look.warnings if look else [],
+        versions=versions(),
+    )
+
+
+def _known(sampling: SamplingValues | None) -> dict[tuple[str, int], object]:
+    """The outputs of the Quality Preset node by index, as the connected values say them."""
+    if sampling is None:
+        return {}
+    values = (
+        sampling.steps,
+        sampling.cfg,
+        sampling.sampler,
+        sampling.scheduler,
+        sampling.width,
+        sampling.height,
+    )
+    return {(_QUALITY, index): value for index, value in enumerate(values)}
+
+
+def _png(picture: NDArray[np.uint8], context: TakeContext, record: str) -> bytes:
+    info = PngInfo()
+    if not comfy_args.disable_metadata:
+        info.add_text("prompt", json.dumps(context.prompt))
+        for key, value in context.extra.items():
+            info.add_text(key, json.dumps(value))
+        info.add_text(RECORD_KEY, record)
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG", pnginfo=info, compress_level=_PNG_LEVEL)
+    return buffer.getvalue()

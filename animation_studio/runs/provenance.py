@@ -1,0 +1,116 @@
+"""How a picture was made, read from the prompt that made it.
+
+ComfyUI gives an output node the whole prompt: node id -> {"class_type", "inputs"}, an input being a
+value or a link [node id, output index]. From the node that saves, everything upstream is what made
+the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TypeAlias
+
+__all__ = ["GraphNode", "PromptGraph"]
+
+Prompt: TypeAlias = Mapping[str, Mapping[str, object]]
+
+_SEEDS = ("seed", "noise_seed")
+# Keys of a sampler's settings in ComfyUI's KSampler and KSamplerAdvanced.
+_SAMPLING = ("steps", "cfg", "sampler_name", "scheduler", "denoise", "add_noise")
+# Inputs that name a model file in ComfyUI's loaders.
+_MODEL_INPUTS = (
+    "ckpt_name", "unet_name", "vae_name", "clip_name", "lora_name", "control_net_name",
+)  # fmt: skip
+
+
+class GraphNode:
+    """One node of a prompt with its literal inputs."""
+
+    def __init__(self, key: str, node: Mapping[str, object]) -> None:
+        self.key = key
+        self.class_type = str(node.get("class_type", ""))
+        inputs = node.get("inputs")
+        self.inputs: Mapping[str, object] = inputs if isinstance(inputs, dict) else {}
+
+
+class PromptGraph:
+    """What stands upstream of one node of a prompt.
+
+    `known` gives values of outputs that only the run knew, by class and output index; a link that
+    neither it nor the prompt explains is written as "NODE_ID.OUTPUT (CLASS)".
+    """
+
+    def __init__(
+        self,
+        prompt: Prompt,
+        node: str,
+        known: Mapping[tuple[str, int], object] | None = None,
+    ) -> None:
+        self._prompt = prompt
+        self._known = known or {}
+        self.nodes = list(self._upstream(node))
+
+    def samplers(self) -> list[dict[str, object]]:
+        """Return seed and sampling values of every upstream node that has a seed."""
+        found = []
+        for node in self.nodes:
+            seeds = [key for key in _SEEDS if key in node.inputs]
+            if seeds:
+                values = {key: self.value(node.inputs[key]) for key in _SAMPLING if key in node.inputs}
+                seed = self.value(node.inputs[seeds[0]])
+                found.append({"node": node.key, "class": node.class_type, "seed": seed, **values})
+        return found
+
+    def models(self) -> list[dict[str, object]]:
+        """Return the model files that upstream loaders name."""
+        return [
+            {"node": node.key, "class": node.class_type, key: self.value(node.inputs[key])}
+            for node in self.nodes
+            for key in _MODEL_INPUTS
+            if key in node.inputs
+        ]
+
+    def of_class(self, *class_types: str) -> list[dict[str, object]]:
+        """Return the inputs of the upstream nodes of the given classes; links to nodes left out."""
+        return [
+            {"node": node.key, "class": node.class_type}
+            | {key: self.value(value) for key, value in node.inputs.items() if self._is_plain(value)}
+            for node in self.nodes
+            if node.class_type in class_types
+        ]
+
+    def value(self, value: object) -> object:
+        """Return what an input's value is: itself, or what its link is known to give."""
+        link = _link(value)
+        if link is None:
+            return value
+        key, output = link
+        node = GraphNode(key, self._prompt.get(key, {}))
+        if (node.class_type, output) in self._known:
+            return self._known[node.class_type, output]
+        # Primitive nodes pass their one widget on, called "value" in core.
+        if "value" in node.inputs and _link(node.inputs["value"]) is None:
+            return node.inputs["value"]
+        return f"{key}.{output} ({node.class_type})"
+
+    def _is_plain(self, value: object) -> bool:
+        link = _link(value)
+        return link is None or not str(self.value(value)).startswith(f"{link[0]}.{link[1]} (")
+
+    def _upstream(self, start: str) -> Iterator[GraphNode]:
+        seen, waiting = {start}, [start]
+        while waiting:
+            key = waiting.pop(0)
+            node = GraphNode(key, self._prompt.get(key, {}))
+            yield node
+            for value in node.inputs.values():
+                link = _link(value)
+                if link and link[0] not in seen:
+                    seen.add(link[0])
+                    waiting.append(link[0])
+
+
+def _link(value: object) -> tuple[str, int] | None:
+    if isinstance(value, list) and len(value) == 2 and isinstance(value[1], int):
+        return str(value[0]), value[1]
+    return None

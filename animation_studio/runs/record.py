@@ -1,0 +1,90 @@
+"""The record: one JSON document that says how a take was made."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from ..files import sha256_of
+from ..registry import Look, SamplingValues
+
+__all__ = ["EntryRecord", "Record", "entry_records"]
+
+_LORA_PARTS = ("adapter_model.safetensors", "adapter_config.json")
+_hashes: dict[tuple[str, int, int], str] = {}
+
+
+class EntryRecord(BaseModel):
+    """An entry of the look with the SHA-256 of each of its files, by path below the LoRA."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: str
+    id: str
+    name: str
+    weight: float
+    trigger_words: list[str]
+    content_hash: str
+    lora_path: str | None
+    sha256: dict[str, str]
+
+
+class Record(BaseModel):
+    """How a take was made. What was not connected or cannot be known is None or empty.
+
+    `samplers`, `models`, `controls` and `poses` are read from the prompt; `versions` names the
+    software.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    format: str = "animation_studio/record/1"
+    created: datetime.datetime
+    file: str
+    width: int
+    height: int
+    character: str | None = None
+    entries: list[EntryRecord] = []
+    positive: str | None = None
+    negative: str | None = None
+    windows: dict[str, dict[str, int]] = {}
+    sampling: SamplingValues | None = None
+    consistency_threshold: float | None = None
+    samplers: list[dict[str, object]] = []
+    models: list[dict[str, object]] = []
+    controls: list[dict[str, object]] = []
+    poses: list[dict[str, object]] = []
+    warnings: list[str] = []
+    versions: dict[str, str]
+
+    def as_json(self) -> str:
+        """Return the record as indented JSON text, ending in a newline."""
+        return self.model_dump_json(indent=2) + "\n"
+
+
+def entry_records(look: Look) -> list[EntryRecord]:
+    """Return the look's entries with the hashes of their files, as the files are now."""
+    return [
+        EntryRecord(
+            **entry.model_dump(exclude={"lora_file"}),
+            sha256=_file_hashes(Path(entry.lora_file)) if entry.lora_file else {},
+        )
+        for entry in look.entries
+    ]
+
+
+def _file_hashes(path: Path) -> dict[str, str]:
+    if path.is_dir():
+        files = sorted(found for part in _LORA_PARTS for found in path.rglob(part))
+        return {file.relative_to(path).as_posix(): _hash(file) for file in files}
+    return {path.name: _hash(path)} if path.exists() else {}
+
+
+def _hash(path: Path) -> str:
+    info = path.stat()
+    key = (str(path), info.st_mtime_ns, info.st_size)
+    if key not in _hashes:
+        _hashes[key] = sha256_of(path)
+    return _hashes[key]

@@ -1,0 +1,26 @@
+"""The pack as ComfyUI loads it: the list of nodes, and what is set up once."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from ..animation_studio.bridge import environment, folders, routes
+from .control import Control
+from .look import CharacterLoraLoader
+from .pose import Pose, SavePose
+from .quality import QualityPreset
+from .take import SaveTake
+
+__all__ = ["AnimationStudio"]
+
+
+class AnimationStudio(ComfyExtension):
+    """Animation Studio's nodes."""
+
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """Return the nodes, and prepare what they stand on."""
+        folders.register_model_folders()
+        routes.register()
+        environment.warn_about_attention()
+        return [CharacterLoraLoader, QualityPreset, Control, Pose, SavePose, SaveTake]

@@ -1,0 +1,90 @@
+/**
+ * Shows what a node did on the node itself (weights, matched LoRA modules, CLIP windows, warnings),
+ * and tells once when the configuration has problems.
+ *
+ * Nodes send `animstudio_report: [{lines, warnings}]` in their ui output. The widget is a plain DOM
+ * widget, so it works in both of the page's renderers, and it is never saved with the workflow.
+ */
+import { app } from "../../scripts/app.js";
+import { api } from "../../scripts/api.js";
+
+const PREFIX = "AnimStudio_";
+const WIDGET = "animstudio_report";
+
+/**
+ * @typedef {{lines: string[], warnings: string[]}} Report
+ * @typedef {import("../../scripts/app.js").GraphNode} GraphNode
+ */
+
+/**
+ * @param {GraphNode} node
+ * @returns {HTMLElement} the element that holds the node's report, made on first use
+ */
+function reportElement(node) {
+  const found = node.widgets?.find((widget) => widget.name === WIDGET);
+  if (found?.element) return found.element;
+  const element = document.createElement("div");
+  element.className = "animstudio-report";
+  element.style.cssText =
+    "font: 11px/1.4 monospace; white-space: pre-wrap; overflow: auto; padding: 4px;" +
+    "color: var(--descrip-text, #999);";
+  const widget = node.addDOMWidget(WIDGET, WIDGET, element, {
+    serialize: false,
+    getMinHeight: () => (element.childElementCount ? 64 : 0),
+  });
+  widget.serialize = false;
+  return element;
+}
+
+/**
+ * @param {GraphNode} node
+ * @param {Report} report
+ */
+function show(node, report) {
+  const element = reportElement(node);
+  element.replaceChildren(
+    ...report.warnings.map((text) => line(`⚠ ${text}`, "var(--warning-color, #e8a33d)")),
+    ...report.lines.map((text) => line(text)),
+  );
+  node.setDirtyCanvas?.(true, true);
+}
+
+/**
+ * @param {string} text shown as text, never as HTML: it can hold words of a stranger's workflow
+ * @param {string} [color]
+ */
+function line(text, color) {
+  const element = document.createElement("div");
+  element.textContent = text;
+  if (color) element.style.color = color;
+  return element;
+}
+
+async function tellProblems() {
+  const answer = await api.fetchApi("/animation_studio/problems");
+  if (!answer.ok) return;
+  /** @type {{problems: {severity: "error" | "warning", text: string}[]}} */
+  const { problems } = await answer.json();
+  for (const { severity, text } of problems) {
+    app.extensionManager.toast.add({
+      severity: severity === "error" ? "error" : "warn",
+      summary: "Animation Studio: configuration",
+      detail: text,
+      life: 12000,
+    });
+  }
+}
+
+app.registerExtension({
+  name: "AnimationStudio.Report",
+  async setup() {
+    api.addEventListener("executed", ({ detail }) => {
+      const report = detail.output?.[WIDGET]?.[0];
+      const node = report && app.graph.getNodeById(detail.display_node ?? detail.node);
+      if (node?.comfyClass?.startsWith(PREFIX)) show(node, report);
+    });
+    await tellProblems();
+  },
+  // R in the page: the combos have just been read again, and with them the configuration.
+  refreshComboInNodes: tellProblems,
+});
