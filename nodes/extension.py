@@ -17,7 +17,6 @@ __all__ = ["AnimationStudio"]
 class AnimationStudio(ComfyExtension):
     """Animation Studio's nodes."""
 
-
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Return the nodes, and prepare what they stand on."""
         folders.register_model_folders()

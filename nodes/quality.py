@@ -76,7 +76,9 @@ class QualityPreset(io.ComfyNode):
         return studio.sampling_fingerprint(None if preset == OWN else preset)
 
     @classmethod
-    def execute(cls, preset: str, character_sampling: SamplingValues | None = None) -> io.NodeOutput:
+    def execute(
+        cls, preset: str, character_sampling: SamplingValues | None = None
+    ) -> io.NodeOutput:
         """Return the values of `preset`."""
         if preset == OWN and character_sampling is not None:
             values = character_sampling

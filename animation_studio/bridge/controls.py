@@ -29,7 +29,7 @@ _MIN_SIDE = 8
 
 @dataclass(frozen=True)
 class ControlRequest:
-    """What a Control node's widgets say. `start` and `end` are fractions of the sampling, 0 to 1."""
+    """What a Control's widgets say. `start` and `end` are fractions of the sampling, 0 to 1."""
 
     control: str
     image_is_map: bool

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..control import draw_pose, save_pose
 from ..control import Pose as PoseModel
+from ..control import draw_pose, save_pose
 from . import studio
 from .folders import user_folder
 from .images import to_image
@@ -48,6 +48,6 @@ def draw(
 
 
 def save(keypoints: object, name: str, *, replace: bool = False) -> Path:
-    """Keep `keypoints` as a pose of the user's own. Raises ControlError for a name that is taken."""
+    """Keep `keypoints` as a pose of the user's own. Raises ControlError for a taken name."""
     pose = PoseModel.from_keypoints(keypoints)
     return save_pose(user_folder() / "poses", name, pose, replace=replace)

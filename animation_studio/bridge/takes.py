@@ -74,9 +74,7 @@ def save_takes(images: torch.Tensor, prefix: str, context: TakeContext) -> Saved
         write_atomically(folder / f"{stem}.json", text.encode())
         write_atomically(folder / f"{stem}.png", _png(picture, context, text))
         for names, suffix in ((saved.images, "png"), (saved.records, "json")):
-            names.append(
-                {"filename": f"{stem}.{suffix}", "subfolder": subfolder, "type": "output"}
-            )
+            names.append({"filename": f"{stem}.{suffix}", "subfolder": subfolder, "type": "output"})
     return saved
 
 

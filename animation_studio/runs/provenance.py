@@ -56,7 +56,9 @@ class PromptGraph:
         for node in self.nodes:
             seeds = [key for key in _SEEDS if key in node.inputs]
             if seeds:
-                values = {key: self.value(node.inputs[key]) for key in _SAMPLING if key in node.inputs}
+                values = {
+                    key: self.value(node.inputs[key]) for key in _SAMPLING if key in node.inputs
+                }
                 seed = self.value(node.inputs[seeds[0]])
                 found.append({"node": node.key, "class": node.class_type, "seed": seed, **values})
         return found
@@ -74,7 +76,11 @@ class PromptGraph:
         """Return the inputs of the upstream nodes of the given classes; links to nodes left out."""
         return [
             {"node": node.key, "class": node.class_type}
-            | {key: self.value(value) for key, value in node.inputs.items() if self._is_plain(value)}
+            | {
+                key: self.value(value)
+                for key, value in node.inputs.items()
+                if self._is_plain(value)
+            }
             for node in self.nodes
             if node.class_type in class_types
         ]
