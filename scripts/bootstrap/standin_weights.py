@@ -38,6 +38,10 @@ GAIN = 0.7
 HINT_GAIN = 2.0
 # Sharper attention over the prompt's tokens: one other word is to change the picture visibly.
 CROSS_ATTENTION_GAIN = 1.5
+# Random noise predictions leave latents about ten times as large as real ones; the VAE, which
+# squeezes them by tanh, is told so. With its gain that gives pictures of some contrast.
+LATENT_EXCESS = 10.0
+VAE_OUT_GAIN = 1.5
 LORA_DOWN_GAIN = 1.0
 LORA_UP_STD = 0.08
 
@@ -260,19 +264,20 @@ def _values(key: str, shape: tuple[int, ...]) -> Values:
         gain = HINT_GAIN
     elif "attn2.to_q" in key or "attn2.to_k" in key:
         gain = CROSS_ATTENTION_GAIN
+    elif key == "taesd_decoder.19.weight":
+        gain = VAE_OUT_GAIN
     return Values(shape, std=gain / math.sqrt(math.prod(shape[1:])))
 
 
 def _vae(scale_factor: float) -> Layout:
-    """TAESD, whose decoder ends around mid grey; `vae_scale` undoes the latent format's factor."""
+    """TAESD, its decoder around mid grey; `vae_scale` undoes the latent format's factor."""
     import comfy.taesd.taesd
     import torch
 
     with torch.device("meta"):
         net = comfy.taesd.taesd.TAESD()
     layout = _filled(net.state_dict(), "first_stage_model.")
-    layout["first_stage_model.vae_scale"] = Values((), mean=scale_factor)
+    layout["first_stage_model.vae_scale"] = Values((), mean=scale_factor / LATENT_EXCESS)
     layout["first_stage_model.vae_shift"] = Values(())
-    last = f"first_stage_model.taesd_decoder.{len(net.taesd_decoder) - 1}.bias"
-    layout[last] = Values((3,), mean=0.5)
+    layout["first_stage_model.taesd_decoder.19.bias"] = Values((3,), mean=0.5)
     return layout
