@@ -51,7 +51,7 @@ class ControlResult:
 
 def check_control(name: str) -> None:
     """Raise ConfigError or ControlError for a control that cannot be used, before anything runs."""
-    controlnet_file(studio.registry().control(name).model, name)
+    controlnet_file(studio.registry().control(name), name)
 
 
 def run_control(
@@ -66,7 +66,7 @@ def run_control(
     strength = control.default_strength if request.strength == AUTO_WEIGHT else request.strength
     _check(request, strength, image)
     map_ = image if request.image_is_map else _map_of(image, control, request.control)
-    file = controlnet_file(control.model, request.control)
+    file = controlnet_file(control, request.control)
     if strength != 0.0:
         positive, negative = apply_control(
             positive,

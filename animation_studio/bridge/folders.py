@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 import folder_paths
 
 from ..errors import ControlError, LoraError
+from ..registry import ControlType
 
 __all__ = [
     "annotator_folders",
@@ -86,28 +87,31 @@ def file_stamp(path: Path) -> str:
     return " ".join(f"{name}:{info.st_mtime_ns}:{info.st_size}" for name, info in stats)
 
 
-def controlnet_file(model: str, control: str) -> Path:
-    """Return the ControlNet file for a control's configured `model`.
+def controlnet_file(control: ControlType, name: str) -> Path:
+    """Return the file of a control's ControlNet in ComfyUI's `controlnet` folders.
 
-    `model` is a file name in ComfyUI's `controlnet` folders, or a hub repository "owner/name" for
-    which these are tried: the folder `owner/name/` or `name/` (as the hub lays it out) and the file
-    `name.safetensors`. `control` names the control in the ControlError raised when none is there.
+    Its `file` is tried first, then its `model`: as a file name, or as a hub repository
+    "owner/name", by the folder `owner/name/` or `name/` (as the hub lays it out) or the file
+    `name.safetensors`. `name` names the control in the ControlError raised when none is there.
     """
     files = [
         name
         for name in folder_paths.get_filename_list("controlnet")
         if name.lower().endswith(".safetensors")
     ]
-    found = _best_controlnet(model, files)
+    model = control.model
+    found = (control.file and _best_controlnet(control.file, files)) or _best_controlnet(
+        model, files
+    )
     if found is not None:
         return Path(folder_paths.get_full_path_or_raise("controlnet", found))
     folders = " or ".join(folder_paths.get_folder_paths("controlnet"))
-    name = PurePosixPath(model).name.removesuffix(".safetensors")
+    own = PurePosixPath(model).name.removesuffix(".safetensors")
     link = f" from https://huggingface.co/{model}" if _is_repository(model) else ""
     raise ControlError(
-        f"control {control!r}: no ControlNet {model!r} in {folders}. Save it{link} there as "
-        f"{name}.safetensors (or the whole repository as a folder {name}/), or name your own file "
-        "as `model` in controlnet_config.yaml."
+        f"control {name!r}: no ControlNet {model!r} in {folders}. Save it{link} there as "
+        f"{own}.safetensors (or the whole repository as a folder {own}/), or name your own file "
+        "as `file` of this control in controlnet_config.yaml."
     )
 
 

@@ -136,10 +136,12 @@ class ControlType(_Model):
     """An entry of `controlnets:` in `controlnet_config.yaml`.
 
     `model` is a hub repository ("owner/name") or a file name in ComfyUI's `controlnet` folders;
-    `preprocessor` what makes the map from a picture ("none": the picture is the map).
+    `file` is looked for first, for a repository whose file does not bear its name; `preprocessor`
+    makes the map from a picture ("none": the picture is the map).
     """
 
     model: str = Field(min_length=1)
+    file: str | None = Field(default=None, min_length=1)
     default_strength: Strength = 1.0
     preprocessor: str = "none"
 
