@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -45,16 +46,22 @@ def read_limited(path: Path, limit: int, what: str) -> bytes:
     """Return the bytes of `path`, refusing more than `limit` bytes before reading them.
 
     `what` names the kind of file in the message ("configuration file"). Raises StudioError when
-    the file is larger, and OSError as the file system does.
+    the file is larger or is none (a folder, a pipe that would be waited for), and OSError as the
+    file system does.
     """
-    size = path.stat().st_size
+    info = path.stat()
+    if not stat.S_ISREG(info.st_mode):
+        raise StudioError(f"{path}: a {what} should be here, and this is not a file.")
+    with path.open("rb") as file:
+        # One more than allowed, since the file may have grown since.
+        data = file.read(limit + 1) if info.st_size <= limit else b""
+    size = max(info.st_size, len(data))
     if size > limit:
         raise StudioError(
             f"{path}: this {what} has {size:,} bytes; at most {limit:,} are read. "
             "Check that it is the file you meant."
         )
-    with path.open("rb") as file:
-        return file.read(limit)
+    return data
 
 
 def sha256_of(path: Path) -> str:
