@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from pydantic import Field
 
 from ..errors import ConfigError
+from .look import NONE, OWN
 from .models import (
     ENTRY_KINDS,
     CannySettings,
@@ -48,13 +50,20 @@ class _Generation(_Model):
 
     default_size: Size | None = None
     scheduler: str | None = None
-    quality_presets: dict[str, object] = Field(default_factory=dict)
+    quality_presets: dict[str, object] = Field(default_factory=dict)  # known; its table reads it
+
+
+def _reserved(word: str, source: YamlSource, path: KeyPath) -> list[Problem]:
+    if path[-1] != word:
+        return []
+    return [source.problem(path, f"{word!r} is a choice of the nodes themselves; rename the entry")]
 
 
 class _Loading:
     """The state of one load: tables filled layer by layer, problems gathered."""
 
-    def __init__(self, vocabulary: SamplerVocabulary | None) -> None:
+    def __init__(self, layers: Sequence[Path], vocabulary: SamplerVocabulary | None) -> None:
+        self.layers = list(layers)
         self.vocabulary = vocabulary
         self.problems: list[Problem] = []
         self.unreadable: dict[str, Problem] = {}
@@ -87,7 +96,12 @@ class _Loading:
     def _loras(self, source: YamlSource) -> None:
         self.problems += check_keys(source.data, set(_SECTIONS.values()), source, ())
         for table in self.entries.values():
-            self.problems += table.overlay(source, lambda *_: [])
+            self.problems += table.overlay(source, self._check_entry)
+
+    def _check_entry(
+        self, entry: RegistryEntry, source: YamlSource, path: KeyPath
+    ) -> list[Problem]:
+        return _reserved(NONE, source, path)
 
     def _presets(self, source: YamlSource) -> None:
         self.problems += self.presets.overlay(source, self._check_preset)
@@ -96,12 +110,18 @@ class _Loading:
         self, preset: CharacterPreset, source: YamlSource, path: KeyPath
     ) -> list[Problem]:
         place = (*path, "generation_params", "scheduler")
-        return self._check_scheduler(preset.generation_params.scheduler, source, place)
+        return [
+            *_reserved(NONE, source, path),
+            *self._check_scheduler(preset.generation_params.scheduler, source, place),
+        ]
 
     def _check_quality(
         self, preset: QualityPreset, source: YamlSource, path: KeyPath
     ) -> list[Problem]:
-        return self._check_scheduler(preset.scheduler, source, (*path, "scheduler"))
+        return [
+            *_reserved(OWN, source, path),
+            *self._check_scheduler(preset.scheduler, source, (*path, "scheduler")),
+        ]
 
     def _check_scheduler(
         self, name: str | None, source: YamlSource, path: KeyPath
@@ -117,19 +137,22 @@ class _Loading:
         self.problems += check_keys(source.data, {"generation"}, source, ())
         raw, problems = section(source, ("generation",))
         self.problems += problems
-        values, problems = validate(
-            _Generation, raw | {"quality_presets": {}}, source, ("generation",)
-        )
-        self.problems += problems
+        for key, value in raw.items():
+            if key != "quality_presets":
+                self._generation_value(key, value, source)
+        self.problems += self.quality.overlay(source, self._check_quality)
+
+    def _generation_value(self, key: str, value: object, source: YamlSource) -> None:
+        """Take one value beside `quality_presets:`; alone, so that it fails alone."""
+        values, problems = validate(_Generation, {key: value}, source, ("generation",))
         if values is not None:
-            place = ("generation", "scheduler")
-            problems = self._check_scheduler(values.scheduler, source, place)
-            self.problems += problems
+            problems += self._check_scheduler(values.scheduler, source, ("generation", key))
+        self.problems += problems
+        if values is not None and not problems:
             self.defaults = GenerationDefaults(
                 size=values.default_size or self.defaults.size,
-                scheduler=(not problems and values.scheduler) or self.defaults.scheduler,
+                scheduler=values.scheduler or self.defaults.scheduler,
             )
-        self.problems += self.quality.overlay(source, self._check_quality)
 
     def _controls(self, source: YamlSource) -> None:
         self.problems += check_keys(source.data, {"controlnets", "preprocessing"}, source, ())
@@ -145,22 +168,35 @@ class _Loading:
 
     def characters(self) -> tuple[dict[str, Character], dict[str, list[Problem]]]:
         """Join registry entries and presets into the cast, and return what could not be joined."""
-        entries = self.entries["character"]
+        entries, presets = self.entries["character"], self.presets
         cast: dict[str, Character] = {}
-        broken = {**entries.broken, **self.presets.broken}
-        for key in dict.fromkeys([*entries.entries, *self.presets.entries]):
-            preset = self.presets.entries.get(key)
-            lora = key if preset is None or preset.lora_name is None else preset.lora_name
+        broken: dict[str, list[Problem]] = {}
+        tables = (entries.entries, presets.entries, entries.broken, presets.broken)
+        for key in dict.fromkeys(key for table in tables for key in table):
+            preset = presets.entries.get(key, CharacterPreset())
+            lora = key if preset.lora_name is None else preset.lora_name
             entry = entries.entries.get(lora)
-            if key in broken:
-                continue
-            if entry is None:
-                broken[key] = entries.broken.get(lora) or [self._no_entry(key, lora)]
-                if lora not in entries.broken:
-                    self.problems += broken[key]
-                continue
-            cast[key] = Character(id=key, entry=entry, preset=preset or CharacterPreset())
+            faults = presets.broken.get(key, []) + entries.broken.get(lora, [])
+            if entry is None and not faults and not self._explained(key, lora):
+                faults = [self._no_entry(key, lora)]
+                self.problems += faults
+            if faults:
+                broken[key] = faults
+            elif entry is not None:
+                cast[key] = Character(id=key, entry=entry, preset=preset)
         return cast, broken
+
+    def _explained(self, key: str, lora: str) -> bool:
+        """Whether it is known why the entry of preset `key` is missing: no second problem then.
+
+        Either its file could not be read, or a `null` took it away in a later layer than the
+        preset's, as one removes a shipped character.
+        """
+        removed = self.entries["character"].removed.get(lora)
+        if removed is None:
+            return _LORAS in self.unreadable
+        source, _ = self.presets.places[key]
+        return self.layers.index(removed.parent) > self.layers.index(source.file.parent)
 
     def _no_entry(self, key: str, lora: str) -> Problem:
         source, path = self.presets.places[key]
@@ -174,13 +210,15 @@ class _Loading:
 def load_registry(layers: Sequence[Path], vocabulary: SamplerVocabulary | None = None) -> Registry:
     """Load the configuration files of every folder in `layers`, later folders over earlier ones.
 
-    A folder or file that does not exist is skipped. Never raises for what the files contain: what
-    is wrong is in the result's `problems`, and in the message when a broken entry is asked for.
+    A folder or file that does not exist is skipped; what is there and is no readable file (a
+    folder, a link to nothing) is a problem, and so is a file without permission. Never raises for
+    what the files contain: what is wrong is in the result's `problems`, and in the message when a
+    broken entry is asked for.
     """
-    loading = _Loading(vocabulary)
+    loading = _Loading(layers, vocabulary)
     for folder in layers:
         for name in CONFIG_FILES:
-            if (folder / name).is_file():
+            if _stands(folder / name):
                 loading.read(folder / name)
     cast, broken = loading.characters()
     tables = {kind: dict(loading.entries[kind].entries) for kind in ENTRY_KINDS}
@@ -203,9 +241,24 @@ def load_registry(layers: Sequence[Path], vocabulary: SamplerVocabulary | None =
     )
 
 
+def _stands(path: Path) -> bool:
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True  # reading it will say why
+    return True
+
+
+# Times and size alone would miss a file put in place by a rename with its old time, and a file
+# that became readable: the inode and the change time see both.
+_Stamp: TypeAlias = tuple[str, int, int, int, int]
+
+
 @dataclass(frozen=True)
 class _Loaded:
-    stamp: tuple[tuple[str, int, int], ...]
+    stamp: tuple[_Stamp, ...]
     registry: Registry
 
 
@@ -223,21 +276,17 @@ class RegistryStore:
 
     def current(self) -> Registry:
         """Return the registry as the files stand now."""
-        stamp = tuple(self._stamp())
         with self._lock:
+            stamp = tuple(self._stamps())
             if self._loaded is None or self._loaded.stamp != stamp:
                 registry = load_registry(self._layers, self._vocabulary)
                 self._loaded = _Loaded(stamp, registry)
             return self._loaded.registry
 
-    def _stamp(self) -> list[tuple[str, int, int]]:
-        stamps = []
-        for folder in self._layers:
-            for name in CONFIG_FILES:
-                path = folder / name
-                try:
-                    info = path.stat()
-                except OSError:
-                    continue
-                stamps.append((str(path), info.st_mtime_ns, info.st_size))
-        return stamps
+    def _stamps(self) -> Iterator[_Stamp]:
+        for path in (folder / name for folder in self._layers for name in CONFIG_FILES):
+            try:
+                info = path.stat()
+            except OSError:
+                continue
+            yield (str(path), info.st_mtime_ns, info.st_ctime_ns, info.st_size, info.st_ino)

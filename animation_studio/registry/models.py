@@ -60,12 +60,23 @@ def _list_as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _path_text(value: str) -> str:
+    if any(ord(character) < 32 for character in value):
+        raise ValueError(
+            "holds a control character; in double quotes a backslash begins an escape: write the "
+            "path with / or in single quotes"
+        )
+    return value
+
+
 Weight: TypeAlias = Annotated[float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT), AfterValidator(_finite)]
 Strength: TypeAlias = Annotated[float, Field(ge=0.0, le=MAX_WEIGHT), AfterValidator(_finite)]
 Size: TypeAlias = Annotated[
     tuple[int, int], BeforeValidator(_list_as_tuple), AfterValidator(_size_of_latent)
 ]
 Words: TypeAlias = Annotated[list[str], BeforeValidator(_one_or_many)]
+PathText: TypeAlias = Annotated[str, Field(min_length=1), AfterValidator(_path_text)]
+Paths: TypeAlias = Annotated[list[PathText], BeforeValidator(_one_or_many)]
 
 
 class _Model(BaseModel):
@@ -90,7 +101,7 @@ class RegistryEntry(_Model):
     """
 
     name: str
-    lora_path: str | None = Field(default=None, min_length=1)
+    lora_path: PathText | None = None
     default_weight: Weight = 0.8
     trigger_words: Words = Field(default_factory=list)
     description: str = ""
@@ -117,7 +128,7 @@ class CharacterPreset(_Model):
     lora_weight: Weight | None = None
     base_prompt: str = ""
     negative_prompt: str = ""
-    reference_embeddings: Words = Field(default_factory=list)
+    reference_embeddings: Paths = Field(default_factory=list)
     consistency_threshold: float = Field(default=0.65, ge=0.0, le=1.0)
     generation_params: GenerationParams = Field(default_factory=GenerationParams)
 
@@ -140,7 +151,7 @@ class ControlType(_Model):
     makes the map from a picture ("none": the picture is the map).
     """
 
-    model: str = Field(min_length=1)
+    model: PathText
     file: str | None = Field(default=None, min_length=1)
     default_strength: Strength = 1.0
     preprocessor: str = "none"
@@ -162,5 +173,5 @@ class DepthSettings(_Model):
 class CannySettings(_Model):
     """`preprocessing: canny:`: OpenCV's hysteresis thresholds on 8-bit gradients, 0 to 1020."""
 
-    low_threshold: float = Field(default=100.0, ge=0.0)
-    high_threshold: float = Field(default=200.0, ge=0.0)
+    low_threshold: float = Field(default=100.0, ge=0.0, allow_inf_nan=False)
+    high_threshold: float = Field(default=200.0, ge=0.0, allow_inf_nan=False)

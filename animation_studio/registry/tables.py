@@ -7,8 +7,10 @@ broken one is kept apart with its problems so that choosing it explains itself.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -26,7 +28,7 @@ class Table(Generic[M]):
     """The entries of one mapping after all layers, in the order they first appeared.
 
     `places` says where each entry stands; `broken` holds the problems of entries that cannot be
-    used, by id.
+    used, by id; `removed` the files whose `null` took an entry away.
     """
 
     file_name: str
@@ -35,6 +37,7 @@ class Table(Generic[M]):
     entries: dict[str, M] = field(default_factory=dict)
     places: dict[str, tuple[YamlSource, KeyPath]] = field(default_factory=dict)
     broken: dict[str, list[Problem]] = field(default_factory=dict)
+    removed: dict[str, Path] = field(default_factory=dict)
 
     def overlay(
         self, source: YamlSource, check: Callable[[M, YamlSource, KeyPath], list[Problem]]
@@ -48,15 +51,17 @@ class Table(Generic[M]):
         for key, value in raw.items():
             path = (*self.path, key)
             self.broken.pop(key, None)
-            if value is None:
+            self.removed.pop(key, None)
+            faults = list(source.faults.get(path, []))
+            if value is None and not faults:
                 self._remove(key)
+                self.removed[key] = source.file
                 continue
             entry, found = validate(self.model, value, source, path)
             if entry is not None:
                 found += check(entry, source, path)
             problems += found
-            faults = [problem for problem in found if problem.severity == "error"]
-            faults += _duplicates_at(source, path)
+            faults += [problem for problem in found if problem.severity == "error"]
             if entry is None or faults:
                 self._remove(key)
                 self.broken[key] = faults
@@ -128,18 +133,25 @@ def _unknown_keys(
             yield from _unknown_keys(kind, inner, source, (*path, name))
 
 
-def _duplicates_at(source: YamlSource, path: KeyPath) -> list[Problem]:
-    inside = {".".join(place) for place in source.duplicates if place[: len(path)] == path}
-    return [problem for problem in source.problems if problem.key in inside]
-
-
 def _expectation(kind: str, detail: Mapping[str, object]) -> str:
     if kind == "missing":
         return "this key is missing and has no default"
+    value = detail["input"]
     text = str(detail["msg"]).removeprefix("Value error, ").removeprefix("Input ")
-    return f"is {_shown(detail['input'])}; {text}"
+    if kind == "string_type" and isinstance(value, int | float):
+        text += ", in quotes"  # bare words such as yes, no and 1984 are not text in YAML
+    return f"is {_shown(value)}; {text}"
+
+
+class _Short(reprlib.Repr):
+    """Bounds the work, not only the result: a value may hold one long text many times over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = 60
+        self.maxlevel = 3
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    text = _Short().repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,17 +1,21 @@
 """Reading one YAML file into plain data that remembers on which line everything stood.
 
-Keys are taken as they are written (`no:` is the key "no", not False). A duplicate key is reported,
-not silently dropped. A document from a stranger cannot grow: size, depth and the number of values
-(aliases counted each time they are used) are bounded.
+Keys are taken as they are written (`no:` is the key "no", not False), and so is every value that is
+not plainly null, a boolean or a number: a date or `16:9` is text here. What is wrong at one key is
+reported there and spoils only its entry. A document from a stranger cannot grow: bytes, depth and
+the number of nodes (aliases and merges counted each time they are used) are bounded.
 """
 
 from __future__ import annotations
 
+import codecs
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
 import yaml
+from yaml.reader import ReaderError
 
 from ..errors import StudioError
 from ..files import read_limited
@@ -22,8 +26,16 @@ __all__ = ["KeyPath", "YamlSource", "read_yaml"]
 KeyPath: TypeAlias = tuple[str, ...]
 
 _MAX_BYTES = 4 << 20
-_MAX_VALUES = 100_000
+_MAX_NODES = 100_000
 _MAX_DEPTH = 32
+
+_TAG = "tag:yaml.org,2002:"
+_MERGE = f"{_TAG}merge"
+# Tags that YAML gives a plain word by itself; any other tag was written by hand.
+_CONSTRUCTED = {f"{_TAG}{name}" for name in ("null", "bool", "int", "float")}
+_IMPLICIT = _CONSTRUCTED | {
+    f"{_TAG}{name}" for name in ("str", "timestamp", "value", "merge", "map", "seq")
+}
 
 
 @dataclass
@@ -31,14 +43,15 @@ class YamlSource:
     """One file's data.
 
     `data` holds dict, list and scalars; `lines` the line (from 1) of each key path, list items by
-    their index as text; `problems` what is wrong with the text itself; `duplicates` the key paths
-    that stand twice; `readable` is False where the text could not be parsed at all.
+    their index as text; `problems` what is wrong with the text itself, `faults` those of them that
+    stand at or inside a key path and so spoil it (a key that stands twice, say);
+    `readable` is False where the text could not be parsed at all.
     """
 
     file: Path
     data: dict[str, object] = field(default_factory=dict)
     lines: dict[KeyPath, int] = field(default_factory=dict)
-    duplicates: set[KeyPath] = field(default_factory=set)
+    faults: dict[KeyPath, list[Problem]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     readable: bool = True
 
@@ -59,22 +72,31 @@ def read_yaml(file: Path) -> YamlSource:
     """Read `file`; never raises for what a file can contain or for how reading it can fail."""
     source = YamlSource(file)
     try:
-        loader = yaml.SafeLoader(read_limited(file, _MAX_BYTES, "configuration file"))
+        text = _decoded(read_limited(file, _MAX_BYTES, "configuration file"))
+        loader = _BoundedLoader(text)
         try:
             node = loader.get_single_node()
             if node is not None:
                 source.data = _Reader(source, loader).document(node)
         finally:
             loader.dispose()
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        _unreadable(source, line, f"the character U+{error.character:04X} cannot stand here")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        _unreadable(source, line, f"this is not {error.encoding.upper()} text; save it as UTF-8")
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 0
-        _unreadable(source, line, _yaml_message(error))
-    except (yaml.YAMLError, UnicodeError, ValueError) as error:
-        _unreadable(source, 0, f"this is not YAML text: {' '.join(str(error).split())}")
+        _unreadable(source, mark.line + 1 if mark else 0, _yaml_message(error))
     except (OSError, StudioError) as error:
         _unreadable(source, 0, f"cannot be read: {error}")
     return source
+
+
+def _decoded(data: bytes) -> str:
+    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return data.decode("utf-16" if utf16 else "utf-8-sig")
 
 
 def _unreadable(source: YamlSource, line: int, message: str) -> None:
@@ -91,16 +113,39 @@ def _yaml_message(error: yaml.MarkedYAMLError) -> str:
     return f"not valid YAML: {what}{context}"
 
 
+def _too_much(mark: yaml.Mark) -> yaml.MarkedYAMLError:
+    message = f"more than {_MAX_NODES:,} values or {_MAX_DEPTH} levels"
+    return yaml.MarkedYAMLError(problem=message, problem_mark=mark)
+
+
+class _BoundedLoader(yaml.SafeLoader):
+    """PyYAML's composer calls itself for each level; this one stops before Python must."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+        self._nodes = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self._depth += 1
+        self._nodes += 1
+        if self._depth > _MAX_DEPTH or self._nodes > _MAX_NODES:
+            raise _too_much(self.get_mark())
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+
 class _Reader:
-    """Turns a composed YAML node tree into data, noting lines and duplicates in the source."""
+    """Turns a composed YAML node tree into data, noting lines and faults in the source."""
 
     def __init__(self, source: YamlSource, loader: yaml.SafeLoader) -> None:
         self.source = source
         self.loader = loader
-        self.values = 0
+        self.used = 0
 
     def document(self, node: yaml.Node) -> dict[str, object]:
-        if isinstance(node, yaml.ScalarNode) and self.loader.construct_object(node) is None:
+        if isinstance(node, yaml.ScalarNode) and self.scalar(node) is None:
             return {}
         if not isinstance(node, yaml.MappingNode):
             raise yaml.MarkedYAMLError(
@@ -110,12 +155,9 @@ class _Reader:
         return self.mapping(node, ())
 
     def value(self, node: yaml.Node, path: KeyPath) -> object:
-        self.values += 1
-        if self.values > _MAX_VALUES or len(path) > _MAX_DEPTH:
-            raise yaml.MarkedYAMLError(
-                problem=f"more than {_MAX_VALUES:,} values or {_MAX_DEPTH} levels",
-                problem_mark=node.start_mark,
-            )
+        self.count(node, len(path))
+        if node.tag not in _IMPLICIT:
+            self.fault(path, node, f"the tag {node.tag!r} is not understood here; remove it")
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
@@ -125,48 +167,85 @@ class _Reader:
                 self.source.lines[here] = child.start_mark.line + 1
                 items.append(self.value(child, here))
             return items
-        return self.loader.construct_object(node)
+        return self.scalar(node)
+
+    def scalar(self, node: yaml.Node) -> object:
+        # A colon makes 16:9 a number to base 60 in YAML 1.1, which nobody means.
+        if node.tag in _CONSTRUCTED and ":" not in node.value:
+            try:
+                return self.loader.construct_object(node)
+            except (ValueError, KeyError):  # `!!int x`, a number of 5000 digits
+                return node.value
+        return node.value
 
     def mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, object]:
-        self.loader.flatten_mapping(node)
+        pairs: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        own = self.own_pairs(node, path)
+        for merged in self.merged(node, path, {id(node)}):
+            # As YAML has it: of several merged mappings the first wins, and the own key over all.
+            for key, pair in self.own_pairs(merged, path).items():
+                pairs.setdefault(key, pair)
+        pairs |= own
         result: dict[str, object] = {}
-        merged = _merged_keys(node)
-        for key_node, value_node in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(
-                    problem="a key must be a plain word", problem_mark=key_node.start_mark
-                )
-            key = str(key_node.value)
+        for key, (key_node, value_node) in pairs.items():
             here = (*path, key)
-            value = self.value(value_node, here)
-            if key in result and key not in merged:
-                self._duplicate(here, key_node.start_mark.line + 1)
-                value = _both(result[key], value)
-            result[key] = value
             self.source.lines[here] = key_node.start_mark.line + 1
+            result[key] = self.value(value_node, here)
         return result
 
-    def _duplicate(self, path: KeyPath, line: int) -> None:
-        self.source.duplicates.add(path)
-        first = self.source.line(path)
-        message = f"this key stands twice, on line {first} and on line {line}; keep one of them"
-        self.source.problems.append(
-            Problem("error", self.source.file, line, ".".join(path), message)
-        )
+    def own_pairs(
+        self, node: yaml.MappingNode, path: KeyPath
+    ) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+        """Return the pairs written in `node` itself; a key that stands twice is a fault."""
+        pairs: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        for key_node, value_node in node.value:
+            if key_node.tag == _MERGE:
+                continue
+            self.count(key_node, len(path))
+            if not isinstance(key_node, yaml.ScalarNode):
+                self.fault(path, key_node, "a key must be a plain word")
+                continue
+            key = key_node.value
+            if key in pairs:
+                first, again = (pairs[key][0].start_mark.line + 1, key_node.start_mark.line + 1)
+                message = f"this key stands twice, on line {first} and on line {again}; keep one"
+                self.fault((*path, key), key_node, message)
+                value_node = _both(pairs[key][1], value_node)
+            pairs[key] = (key_node, value_node)
+        return pairs
+
+    def merged(
+        self, node: yaml.MappingNode, path: KeyPath, within: set[int]
+    ) -> Iterator[yaml.MappingNode]:
+        """Yield the mappings that `<<` brings into `node`, those that win first."""
+        for key_node, value_node in node.value:
+            if key_node.tag != _MERGE:
+                continue
+            several = isinstance(value_node, yaml.SequenceNode)
+            for other in value_node.value if several else [value_node]:
+                self.count(other, len(path) + len(within))
+                if not isinstance(other, yaml.MappingNode) or id(other) in within:
+                    self.fault(path, key_node, "<< wants another mapping, as in `<<: *defaults`")
+                    continue
+                yield other
+                yield from self.merged(other, path, within | {id(other)})
+
+    def count(self, node: yaml.Node, depth: int) -> None:
+        self.used += 1
+        if self.used > _MAX_NODES or depth > _MAX_DEPTH:
+            raise _too_much(node.start_mark)
+
+    def fault(self, path: KeyPath, node: yaml.Node, message: str) -> None:
+        line = node.start_mark.line + 1
+        problem = Problem("error", self.source.file, line, ".".join(path), message)
+        self.source.problems.append(problem)
+        for depth in range(len(path) + 1):
+            self.source.faults.setdefault(path[:depth], []).append(problem)
 
 
-def _merged_keys(node: yaml.MappingNode) -> set[str]:
-    """Keys that came in through `<<`: written again in the mapping itself, they are overridden."""
-    start, end = node.start_mark.index, node.end_mark.index
-    return {
-        str(key.value)
-        for key, _ in node.value
-        if not start <= key.start_mark.index < end and isinstance(key, yaml.ScalarNode)
-    }
-
-
-def _both(first: object, second: object) -> object:
+def _both(first: yaml.Node, second: yaml.Node) -> yaml.Node:
     """A section that stands twice keeps the entries of both; anything else takes the later one."""
-    if isinstance(first, dict) and isinstance(second, dict):
-        return {**first, **second}
+    if isinstance(first, yaml.MappingNode) and isinstance(second, yaml.MappingNode):
+        pairs = first.value + second.value
+        return yaml.MappingNode(second.tag, pairs, second.start_mark, second.end_mark)
     return second
