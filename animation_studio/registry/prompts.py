@@ -4,22 +4,29 @@ A prompt is a list of pieces between commas. The order is fixed: who (base promp
 character's trigger words that it lacks), expression, pose, the scene, background, style: identity
 and action come first because a CLIP window ends after 75 tokens and what comes early weighs most.
 Each piece appears once. A piece of the scene that only spells a trigger word or a piece of the base
-prompt again ("LUCA", "(pixar style:1.3)", "brown_hair") is dropped in favour of the original.
+prompt again ("LUCA", "(pixar style:1.3)", "brown_hair", or one of them inside a group,
+"(luca, running:1.2)") is dropped in favour of the original.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 __all__ = ["assemble_prompt", "escape_trigger", "missing_words", "normalised", "split_pieces"]
 
 # ComfyUI reads `(text:1.2)` as an emphasis; `text:1.2` without parentheses is what people write
 # who mean the same. The point is required so that "16:9" and "chapter:2" stay text.
-_WEIGHTED = re.compile(r"\((?P<text>.*):(?P<weight>[+-]?(?:\d+\.?\d*|\.\d+))\)", re.DOTALL)
-_BARE_WEIGHT = re.compile(r"(?P<text>[^():]+):(?P<weight>\d*\.\d+)")
+_BARE_WEIGHT = re.compile(r"(?P<text>[^:]*[^:\s])\s*:(?P<weight>\d*\.\d+)")
+_PARENTHESIS = re.compile(r"\\[()]|[()]")
+T = TypeVar("T")
+
 _SEPARATORS = ",\n\r"
+# ComfyUI calls itself once per level of parentheses; nobody means more than these.
+_MAX_NESTING = 32
 
 
 def assemble_prompt(
@@ -37,19 +44,19 @@ def assemble_prompt(
     (expression, pose) and `after_scene` (background, style) are trigger words: their parentheses
     are literal and come out as ``\(`` and ``\)``, their weights as ``(text:1.2)``.
     """
-    base_pieces = _balanced_pieces(base)
-    named = {normalised(piece) for piece in base_pieces}
-    lacking = [word for word in _triggers(character_words) if normalised(word) not in named]
-    before, after = list(_triggers(before_scene)), list(_triggers(after_scene))
-    fixed = {normalised(piece) for piece in (*lacking, *base_pieces, *before, *after)}
-    scene_pieces = [piece for piece in _balanced_pieces(scene) if normalised(piece) not in fixed]
-    return ", ".join(_once([*lacking, *base_pieces, *before, *scene_pieces, *after]))
+    seen: set[str] = set()
+    base_pieces = list(_new(_balanced_pieces(base), seen))
+    lacking = list(_new(_triggers(character_words), seen))
+    before = list(_new(_triggers(before_scene), seen))
+    after = list(_new(_triggers(after_scene), seen))
+    scene_pieces = _new(_balanced_pieces(scene), seen)
+    return ", ".join([*lacking, *base_pieces, *before, *scene_pieces, *after])
 
 
 def missing_words(prompt: str, words: Iterable[str]) -> list[str]:
     """Return the trigger words that do not stand as pieces of `prompt`, in any spelling."""
-    present = {normalised(piece) for piece in split_pieces(prompt)}
-    return [word for word in _triggers(words) if normalised(word) not in present]
+    present = {key for piece in _balanced_pieces(prompt) for key in _keys(piece)}
+    return [word for word in _triggers(words) if _key(word) not in present]
 
 
 def split_pieces(text: str) -> list[str]:
@@ -75,17 +82,18 @@ def split_pieces(text: str) -> list[str]:
 def normalised(piece: str) -> str:
     r"""Return what two spellings of one piece have in common.
 
-    Emphasis and its weight, escapes, case, underscores, Unicode form and white space do not count:
-    ``(Brown_Hair:1.2)`` and ``brown hair`` are the same piece.
+    Emphasis and its weight, escapes, case, underscores, Unicode form, invisible characters and
+    white space do not count: ``(Brown_Hair:1.2)`` and ``brown hair`` are the same piece.
     """
-    piece = piece.strip()
-    while inner := _unwrapped(piece):
-        piece = inner
+    piece, _ = _unwrapped(piece.strip())
     bare = _BARE_WEIGHT.fullmatch(piece)
     if bare:
         piece = bare["text"]
     piece = piece.replace("\\(", "(").replace("\\)", ")").replace("_", " ")
-    return " ".join(unicodedata.normalize("NFKC", piece).casefold().split())
+    piece = unicodedata.normalize("NFKC", piece).casefold()
+    piece = "".join(c for c in piece if unicodedata.category(c) != "Cf")
+    # Folding case can leave letters decomposed (U+0390), so the form is set once more.
+    return " ".join(unicodedata.normalize("NFKC", piece).split())
 
 
 def escape_trigger(word: str) -> str:
@@ -94,72 +102,132 @@ def escape_trigger(word: str) -> str:
     ``luca (sea monster)`` becomes ``luca \(sea monster\)``; ``(luca:1.2)``, ``(luca)`` and
     ``luca:1.2`` are emphasis and stay (or become) one; escapes that are there already stay.
     """
-    word = " ".join(word.split())
-    weighted = _WEIGHTED.fullmatch(word)
-    if weighted and _is_balanced(weighted["text"]):
-        return f"({_escaped(weighted['text'])}:{weighted['weight']})"
-    bare = _BARE_WEIGHT.fullmatch(word)
+    word, weights = _unwrapped(" ".join(word.split()))
+    bare = None if weights else _BARE_WEIGHT.fullmatch(word)
     if bare:
-        return f"({bare['text']}:{bare['weight']})"
-    inner = _unwrapped(word)
-    return f"({_escaped(inner)})" if inner else _escaped(word)
+        return _wrapped(_escaped(bare["text"]), [bare["weight"]])
+    return _wrapped(_escaped(word), weights)
 
 
 def _triggers(words: Iterable[str]) -> Iterator[str]:
-    """Trigger words as pieces; one that holds a comma is as many pieces as ComfyUI would read."""
+    """Trigger words as pieces; one that holds a comma is as many pieces as its commas make.
+
+    Escaped first and split after, so that the pieces are those that the finished prompt shows.
+    """
     for word in words:
-        yield from (escape_trigger(piece) for piece in split_pieces(word))
+        for piece in _balanced_pieces(word):
+            yield from split_pieces(escape_trigger(piece))
 
 
-def _unwrapped(piece: str) -> str:
-    """Return the inside, without weight, of a piece that is one parenthesis as a whole, or ''."""
+def _new(pieces: Iterable[str], seen: set[str]) -> Iterator[str]:
+    """Yield what is not `seen` yet, and add it; a group keeps those of its pieces that are new."""
+    for piece in pieces:
+        rest = _without(piece, seen)
+        if rest:
+            seen.update(_keys(rest))
+            yield rest
+
+
+def _without(piece: str, seen: set[str]) -> str:
+    """Return `piece` less what was `seen` ('' if nothing is left); untouched if all is new."""
+    if _key(piece) in seen:
+        return ""
+    core, weights = _unwrapped(piece)
+    inner = split_pieces(core)
+    if not weights or len(inner) < 2:
+        return piece
+    kept = [rest for part in inner if (rest := _without(part, seen))]
+    return piece if kept == inner else _wrapped(", ".join(kept), weights) if kept else ""
+
+
+def _keys(piece: str) -> Iterator[str]:
+    """The piece, and the pieces inside it where it is a group, as they are compared."""
+    yield _key(piece)
+    core, weights = _unwrapped(piece)
+    inner = split_pieces(core)
+    if weights and len(inner) > 1:
+        for part in inner:
+            yield from _keys(part)
+
+
+def _key(piece: str) -> str:
+    return normalised(piece) or piece
+
+
+def _unwrapped(piece: str) -> tuple[str, list[str]]:
+    """Return what stands inside the parentheses around a whole piece, and their weights.
+
+    The weights run from the outermost to the innermost, '' for parentheses without one.
+    """
+    weights: list[str] = []
+    while len(weights) < _MAX_NESTING and (emphasis := _emphasis(piece)) is not None:
+        piece, weight = emphasis
+        weights.append(weight)
+    return piece, weights
+
+
+def _emphasis(piece: str) -> tuple[str, str] | None:
+    """Return text and weight ('' where it has none) of a piece that is one parenthesis, or None.
+
+    Weights are read as ComfyUI's `token_weights` does: what follows the last colon, if Python
+    takes it for a number. One that is not finite would spoil the picture and counts as text.
+    """
     if not (piece.startswith("(") and piece.endswith(")") and not piece.endswith("\\)")):
-        return ""
-    inside = piece[1:-1]
-    if not _is_balanced(inside):
-        return ""
-    weighted = _WEIGHTED.fullmatch(piece)
-    return (weighted["text"] if weighted else inside).strip()
+        return None
+    inside = piece[1:-1].strip()
+    if not inside or _unusable(inside):
+        return None
+    text, colon, weight = inside.rpartition(":")
+    if colon and text.strip() and math.isfinite(_number(weight, math.nan)):
+        return text.strip(), weight.strip()
+    return inside, ""
 
 
-def _unescaped_parentheses(text: str) -> Iterator[tuple[int, str]]:
-    for match in re.finditer(r"\\[()]|[()]", text):
+def _wrapped(text: str, weights: Sequence[str]) -> str:
+    """Return `text` as an emphasis that ComfyUI reads with these weights, '' being its own 1.1."""
+    for weight in reversed(weights):
+        head, _, tail = text.rpartition(":")
+        if not weight and (text.endswith("\\") or (head and _number(tail, None) is not None)):
+            weight = "1.1"  # else the end of the text would be read as an escape or as the weight
+        text = f"({text}:{weight})" if weight else f"({text})"
+    return text
+
+
+def _number(text: str, otherwise: T) -> float | T:
+    try:
+        return float(text)
+    except ValueError:
+        return otherwise
+
+
+def _parentheses(text: str) -> Iterator[tuple[int, str]]:
+    for match in _PARENTHESIS.finditer(text):
         if len(match[0]) == 1:
             yield match.start(), match[0]
 
 
-def _unmatched(text: str) -> list[int]:
-    """Positions of the parentheses that have no partner."""
+def _unusable(text: str) -> list[int]:
+    """Positions of the parentheses that have no partner, or stand too deep for ComfyUI."""
     opened: list[int] = []
-    alone: list[int] = []
-    for position, character in _unescaped_parentheses(text):
+    found: list[int] = []
+    for position, character in _parentheses(text):
         if character == "(":
             opened.append(position)
-        elif opened:
-            opened.pop()
+        elif not opened:
+            found.append(position)
         else:
-            alone.append(position)
-    return sorted(alone + opened)
-
-
-def _is_balanced(text: str) -> bool:
-    return not _unmatched(text)
+            partner = opened.pop()
+            if len(opened) >= _MAX_NESTING:
+                found += (partner, position)
+    return sorted(found + opened)
 
 
 def _escaped(text: str, positions: Iterable[int] | None = None) -> str:
     if positions is None:
-        positions = [position for position, _ in _unescaped_parentheses(text)]
-    for position in sorted(positions, reverse=True):
-        text = f"{text[:position]}\\{text[position:]}"
-    return text
+        positions = [position for position, _ in _parentheses(text)]
+    cuts = [0, *positions]
+    return "\\".join(text[a:b] for a, b in zip(cuts, [*cuts[1:], len(text)], strict=True))
 
 
 def _balanced_pieces(text: str) -> list[str]:
-    return split_pieces(_escaped(text, _unmatched(text)))
-
-
-def _once(pieces: Iterable[str]) -> list[str]:
-    seen: dict[str, str] = {}
-    for piece in pieces:
-        seen.setdefault(normalised(piece) or piece, piece)
-    return list(seen.values())
+    return split_pieces(_escaped(text, _unusable(text)))
