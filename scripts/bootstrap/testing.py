@@ -1,0 +1,51 @@
+"""scripts/test: prepare what the tests need and run all of them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from .home import REPOSITORY
+from .preparation import Workshop, prepare_tests
+from .say import Steps, guarded
+
+__all__ = ["main"]
+
+HELP = """\
+usage: scripts/test [PYTEST ARGUMENT ...]
+
+Prepare what the tests need (Python packages, ComfyUI, stand-in models, a browser) and run pytest.
+Arguments go to pytest: `scripts/test tests/unit -k lora`. The first run fetches about 5 GB and keeps
+10 GB in .studio (or $ANIMATION_STUDIO_HOME); `scripts/test -- --help` shows pytest's own options.
+"""
+NO_TESTS_COLLECTED = 5
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; return pytest's exit status."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if given and given[0] in ("-h", "--help"):
+        print(HELP, end="")
+        return 0
+    return guarded(lambda: _test(given[1:] if given[:1] == ["--"] else given))
+
+
+def _test(arguments: list[str]) -> int:
+    steps = Steps(5)
+    workshop, variables = prepare_tests(steps)
+    steps.step("Tests")
+    return _pytest(workshop, variables, arguments)
+
+
+def _pytest(workshop: Workshop, variables: dict[str, str], arguments: list[str]) -> int:
+    # The script and not `-m pytest`, which would put the repository, and its package `nodes`,
+    # before ComfyUI's module of that name.
+    name = "pytest.exe" if sys.platform == "win32" else "pytest"
+    command = [str(workshop.scripts / name), *arguments]
+    with subprocess.Popen(command, cwd=REPOSITORY, env=variables) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            # pytest got Ctrl-C too, and ends its servers and says what it had.
+            process.wait()
+            raise
