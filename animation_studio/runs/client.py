@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from ..errors import (
@@ -248,12 +248,17 @@ class _Run:
             await self._socket.close()
 
     async def _connect(self) -> aiohttp.ClientWebSocketResponse:
-        aiohttp = _aiohttp()
+        http = _aiohttp()
         url = f"{self._client.address}/ws?clientId={self._client_id}"
-        opening = self._client.session.ws_connect(url, max_msg_size=_MESSAGE_LIMIT)
+
+        async def opened() -> aiohttp.ClientWebSocketResponse:
+            socket = await self._client.session.ws_connect(url, max_msg_size=_MESSAGE_LIMIT)
+            # Generic in newer releases of aiohttp, not in older ones.
+            return cast("aiohttp.ClientWebSocketResponse", socket)
+
         try:
-            return await asyncio.wait_for(opening, timeout=10)
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+            return await asyncio.wait_for(opened(), timeout=10)
+        except (http.ClientError, asyncio.TimeoutError, OSError) as error:
             raise self._client.unreachable(error) from error
 
     async def _receive(self, socket: aiohttp.ClientWebSocketResponse) -> None:

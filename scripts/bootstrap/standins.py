@@ -217,8 +217,10 @@ def _targets(config_source: Path, *, with_sd15: bool) -> Iterator[Target]:
         yield Target(f"models/loras/{name}", "lora-sdxl", sdxl)
     controls = _read_yaml(config_source / "controlnet_config.yaml").get("controlnets", {})
     for control in controls.values():
-        name = PurePosixPath(control["model"]).name.removesuffix(".safetensors")
-        yield Target(f"models/controlnet/{name}.safetensors", "controlnet", NOTICE)
+        # A repository's own file name where the configuration gives it, else the repository's.
+        name = control.get("file") or PurePosixPath(control["model"]).name
+        name = _inside(name.removesuffix(".safetensors") + ".safetensors")
+        yield Target(f"models/controlnet/{name}", "controlnet", NOTICE)
     if with_sd15:
         sd15 = {
             **sdxl,
@@ -236,10 +238,16 @@ def _lora_files(registry: dict[str, Any]) -> Iterator[str]:
         for entry in entries.values():
             name = entry.get("lora_path")
             if name and name not in seen and not PurePosixPath(name).is_absolute():
-                if ".." in PurePosixPath(name).parts or not name.endswith(".safetensors"):
-                    raise StandInError(f"lora_registry.yaml: no stand-in can be made for {name!r}.")
                 seen.add(name)
-                yield name
+                yield _inside(name)
+
+
+def _inside(name: str) -> str:
+    """Return a model's relative name if a stand-in may be written there."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or path.suffix != ".safetensors":
+        raise StandInError(f"no stand-in can be made for {name!r}, which the configuration names.")
+    return name
 
 
 def _overlay(config_source: Path) -> dict[str, str]:
