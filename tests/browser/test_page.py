@@ -1,0 +1,93 @@
+"""The pack in ComfyUI's own page, in a real browser and in both renderers."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.pictures import saved
+from tests.support.prompts import NAMES, bundled, page_form
+
+DROP = """async (url) => {
+  const blob = await (await fetch(url)).blob();
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([blob], "take.png", {type: "image/png"}));
+  const options = {dataTransfer: transfer, bubbles: true, cancelable: true};
+  document.querySelector("#graph-canvas").dispatchEvent(new DragEvent("dragover", options));
+  document.querySelector("#graph-canvas").dispatchEvent(new DragEvent("drop", options));
+}"""
+
+
+def test_page_loads_the_pack_without_an_error(studio):
+    names = studio.page.evaluate(
+        "Object.keys(LiteGraph.registered_node_types).filter(n => n.startsWith('AnimStudio_'))"
+    )
+    assert sorted(names) == [
+        "AnimStudio_CharacterLoraLoader",
+        "AnimStudio_Control",
+        "AnimStudio_Pose",
+        "AnimStudio_QualityPreset",
+        "AnimStudio_SavePose",
+        "AnimStudio_SaveTake",
+    ]
+    assert studio.errors == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_workflow_opens_whole_and_is_its_http_form(studio, name):
+    studio.open(page_form(name))
+    missing = studio.page.evaluate(
+        "app.graph.nodes.filter(n => n.has_errors || !LiteGraph.registered_node_types[n.type])"
+        ".map(n => n.type)"
+    )
+    assert missing == []
+    assert studio.page.locator(".comfy-missing-nodes, .comfy-missing-models").count() == 0
+    assert studio.page.get_by_text("Invalid workflow").count() == 0
+    assert studio.prompt() == bundled(name)
+    assert studio.errors == []
+
+
+def test_dropped_take_restores_its_graph(studio, comfyui):
+    name = "luca_portorosso"
+    [picture] = saved(comfyui, comfyui.run(bundled(name), page_form(name)))
+    place = picture.relative_to(comfyui.output_dir)
+    url = f"/api/view?filename={place.name}&subfolder={place.parent.as_posix()}&type=output"
+    studio.page.evaluate(DROP, url)
+    studio.page.wait_for_function("app.graph.nodes.length > 0")
+    studio.page.wait_for_function(
+        "app.graph.nodes.some(n => n.comfyClass === 'AnimStudio_CharacterLoraLoader')"
+    )
+    assert studio.prompt() == bundled(name)
+    assert studio.errors == []
+
+
+def test_run_in_the_page_shows_what_the_loader_did(studio, comfyui):
+    studio.open(page_form("luca_character"))
+    studio.page.evaluate("app.queuePrompt(0)")
+    report = studio.page.locator(".animstudio-report", has_text="character luca: weight 0.85")
+    report.first.wait_for(timeout=180_000)
+    assert "CLIP window" in report.first.text_content()
+    assert studio.errors == []
+
+
+def test_templates_and_help_pages_are_served(studio, comfyui):
+    offered = comfyui.get_json("/api/workflow_templates")["ComfyUI-Animation-Studio"]
+    assert set(offered) == set(NAMES)
+    for node in comfyui.get_json("/object_info"):
+        if node.startswith("AnimStudio_"):
+            url = f"/extensions/ComfyUI-Animation-Studio/docs/{node}.md"
+            text = studio.page.evaluate("async (url) => (await fetch(url)).text()", url)
+            assert text.startswith("# "), node
+    for name in offered:
+        url = f"/api/workflow_templates/ComfyUI-Animation-Studio/{name}.jpg"
+        assert studio.page.evaluate("async (url) => (await fetch(url)).status", url) == 200, name
+
+
+def test_every_input_has_a_tooltip(comfyui):
+    for name, node in comfyui.get_json("/object_info").items():
+        if not name.startswith("AnimStudio_"):
+            continue
+        assert node["description"]
+        for group in node["input"].values():
+            for key, spec in group.items():
+                if isinstance(spec, list) and len(spec) == 2 and isinstance(spec[1], dict):
+                    assert spec[1].get("tooltip"), f"{name}.{key}"
