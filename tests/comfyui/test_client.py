@@ -59,14 +59,23 @@ def long_run(steps):
     }
 
 
+def play(scenario):
+    """Run a scenario to its end; one that hangs fails."""
+
+    async def bounded():
+        return await asyncio.wait_for(scenario, timeout=180)
+
+    return asyncio.run(bounded())
+
+
 def run(server, prompt, **options):
     """Run a prompt in a client of its own."""
 
-    async def main():
+    async def scenario():
         async with ComfyClient(server.url) as client:
             return await client.run(prompt, **options)
 
-    return asyncio.run(main())
+    return play(scenario())
 
 
 async def queue_of(client):
@@ -76,7 +85,7 @@ async def queue_of(client):
 
 async def until(condition):
     """Wait until an async condition holds."""
-    while not await condition():  # noqa: ASYNC110
+    while not await condition():
         await asyncio.sleep(0.05)
 
 
@@ -94,13 +103,13 @@ class Sampling:
 
 
 class Proxy:
-    """A TCP proxy in front of the server, whose connections can be cut."""
+    """A TCP proxy in front of the server: connections can be cut, and requests refused."""
 
     def __init__(self, server):
         self.target = server.url.removeprefix("http://").split(":")
-        self.refuse = lambda head: False
-        self.connections = 0
+        self.refuse = lambda request: False
         self._writers = set()
+        self._tasks = set()
 
     @asynccontextmanager
     async def listening(self):
@@ -110,29 +119,28 @@ class Proxy:
         finally:
             server.close()
             self.cut()
+            await asyncio.gather(*self._tasks)
 
     def cut(self):
         for writer in self._writers:
             writer.transport.abort()
 
     async def _serve(self, reader, writer):
-        head = await reader.read(65536)
-        if self.refuse(head):
-            writer.transport.abort()
-            return
-        self.connections += 1
+        self._tasks.add(asyncio.current_task())
         up_reader, up_writer = await asyncio.open_connection(*self.target)
         self._writers |= {writer, up_writer}
-        up_writer.write(head)
-        await asyncio.gather(self._copy(reader, up_writer), self._copy(up_reader, writer))
+        await asyncio.gather(self._copy(reader, up_writer, True), self._copy(up_reader, writer))
 
-    async def _copy(self, reader, writer):
+    async def _copy(self, reader, writer, is_request=False):
         try:
             while data := await reader.read(65536):
+                if is_request and self.refuse(data):
+                    self.cut()
+                    break
                 writer.write(data)
                 await writer.drain()
         except ConnectionError:
-            pass
+            pass  # cut, by us
         finally:
             writer.close()
 
@@ -225,7 +233,7 @@ def test_a_prompt_taken_only_in_part_does_not_run(comfyui):
 
             await until(is_idle)
 
-    asyncio.run(idle())
+    play(idle())
 
 
 def test_a_failing_node_is_named(comfyui):
@@ -262,7 +270,7 @@ def test_an_interruption_is_a_failure_and_the_next_run_works(comfyui):
                 await running
             return await client.run(picture(color=next(SEEDS)))
 
-    assert asyncio.run(scenario()).files
+    assert play(scenario()).files
 
 
 def test_cancelling_withdraws_only_its_own_prompt(comfyui):
@@ -283,7 +291,7 @@ def test_cancelling_withdraws_only_its_own_prompt(comfyui):
             left = await queue_of(client)
             return left, await running
 
-    left, result = asyncio.run(scenario())
+    left, result = play(scenario())
     assert left == [result.prompt_id]
     assert result.files
 
@@ -306,7 +314,7 @@ def test_cancelling_interrupts_the_running_prompt(comfyui):
             history = await client.request("GET", f"/history/{prompt_id}")
             return [kind for kind, _ in history[prompt_id]["status"]["messages"]]
 
-    assert "execution_interrupted" in asyncio.run(scenario())
+    assert "execution_interrupted" in play(scenario())
 
 
 @pytest.mark.parametrize("comes_back", [True, False])
@@ -317,11 +325,11 @@ def test_a_lost_socket_loses_no_result(comfyui, comes_back):
             running = asyncio.create_task(client.run(long_run(20), on_progress=sampling))
             await sampling.started.wait()
             if not comes_back:
-                proxy.refuse = lambda head: head.startswith(b"GET /ws")
+                proxy.refuse = lambda request: request.startswith(b"GET /ws")
             proxy.cut()
             return await running, sampling.seen
 
-    result, seen = asyncio.run(scenario())
+    result, seen = play(scenario())
     assert [file.node for file in result.files] == ["6"]
     messages = [item.message for item in seen]
     lost = messages.index("connection lost, asking ComfyUI for the result")
@@ -338,13 +346,13 @@ def test_a_failure_behind_a_lost_socket_is_told(comfyui):
         ):
             running = asyncio.create_task(client.run(long_run(500), on_progress=sampling))
             await sampling.started.wait()
-            proxy.refuse = lambda head: head.startswith(b"GET /ws")
+            proxy.refuse = lambda request: request.startswith(b"GET /ws")
             proxy.cut()
             await other.interrupt()
             with pytest.raises(PromptFailedError, match=r"interrupted at node 4 \(KSampler\)"):
                 await running
 
-    asyncio.run(scenario())
+    play(scenario())
 
 
 def test_a_server_that_goes_away_is_given_up(comfyui):
@@ -353,14 +361,14 @@ def test_a_server_that_goes_away_is_given_up(comfyui):
         async with proxy.listening() as url, ComfyClient(url, patience=1.0) as client:
             running = asyncio.create_task(client.run(long_run(500), on_progress=sampling))
             await sampling.started.wait()
-            proxy.refuse = lambda head: True
+            proxy.refuse = lambda request: True
             proxy.cut()
             with pytest.raises(ServerUnreachableError, match="does not answer at http://127"):
                 await running
         async with ComfyClient(comfyui.url) as client:
             await client.interrupt()
 
-    asyncio.run(scenario())
+    play(scenario())
 
 
 def test_a_prompt_deleted_by_somebody_else_is_told(comfyui, monkeypatch):
@@ -382,7 +390,7 @@ def test_a_prompt_deleted_by_somebody_else_is_told(comfyui, monkeypatch):
                 await waiting
             return await running
 
-    assert asyncio.run(scenario()).files
+    assert play(scenario()).files
 
 
 def free_port():
@@ -424,7 +432,7 @@ def test_another_server_at_the_address():
         finally:
             await runner.cleanup()
 
-    asyncio.run(scenario())
+    play(scenario())
 
 
 def test_waiting_for_a_server(comfyui):
@@ -437,7 +445,7 @@ def test_waiting_for_a_server(comfyui):
                 await client.wait_until_ready(0.3)
         return info
 
-    assert "SaveImage" in asyncio.run(scenario())
+    assert "SaveImage" in play(scenario())
 
 
 def test_an_uploaded_picture_is_found_by_its_name(comfyui, tmp_path):
@@ -456,7 +464,7 @@ def test_an_uploaded_picture_is_found_by_its_name(comfyui, tmp_path):
             }
             return names, await client.run(prompt)
 
-    names, result = asyncio.run(scenario())
+    names, result = play(scenario())
     assert names[0] == names[2] != names[1]
     with Image.open(comfyui.output_dir / result.files[0].filename) as saved:
         assert saved.getpixel((0, 0)) == (0, 0, 255)
