@@ -198,11 +198,25 @@ def write_whole(path: Path, pieces: Iterable[bytes]) -> str:
 
 
 def _remove_stale_parts(out: Path) -> None:
-    """Remove what a killed build left; a build at work touches its part file all the time."""
+    """Remove what a killed build left, but nothing of another build that is at work."""
     for part in out.rglob(".*.part"):
         with contextlib.suppress(FileNotFoundError):
-            if time.time() - part.stat().st_mtime > STALE_PART_SECONDS:
+            age = time.time() - part.stat().st_mtime
+            if age > STALE_PART_SECONDS or not _may_run(part.name.split(".")[-2]):
                 part.unlink()
+
+
+def _may_run(pid: str) -> bool:
+    """Say whether a process of this id may exist; signal 0 asks only on POSIX."""
+    if os.name != "posix" or not pid.isdigit():
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _targets(config_source: Path, *, with_sd15: bool) -> Iterator[Target]:
