@@ -98,7 +98,7 @@ def _fetch_playwrights(home: Home, dev: Interpreter, steps: Steps) -> str:
     browsers = home.root / "browsers"
     steps.note("fetching a Chromium through playwright")
     log = home.logs / "browser.log"
-    command = [dev.path, "-m", "playwright", "install", "chromium"]
+    command: list[str | Path] = [dev.path, "-m", "playwright", "install", "chromium"]
     environment = clean_environment(PLAYWRIGHT_BROWSERS_PATH=str(browsers))
     status, _ = follow(command, log, steps, lambda line: line.strip()[:70] or None, environment)
     found = _playwrights(home, dev) if status == 0 else None

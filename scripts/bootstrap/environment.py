@@ -215,6 +215,8 @@ def _ensure_packages(
     # From here until the end nothing claims to be whole: an interruption must not look finished.
     remove_stamp(folder)
     forget_packages(interpreter.site_packages, broken)
+    if not stamp:
+        steps.note(f"fetching what is missing in {folder}; the first time this takes some minutes")
     log = home.logs / f"pip-{folder.name}.log"
     pip(interpreter.path, ["install", *arguments], log, steps)
     if printed_by([interpreter.path, "-I", "-c", f"{imports}; print('ok')"], timeout=600) is None:

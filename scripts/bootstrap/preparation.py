@@ -50,7 +50,7 @@ def prepare_dev(steps: Steps) -> Workshop:
     with home.locked(steps):
         steps.step("ComfyUI, pinned")
         checkout = ensure_comfyui(home, steps)
-        steps.step("Python packages (the first time: 4 GB to fetch, some minutes)")
+        steps.step("Python packages")
         env = ensure_env(home, checkout.root / "requirements.txt", steps)
         dev = ensure_dev(home, env, steps)
     return Workshop(home, checkout, env, dev)

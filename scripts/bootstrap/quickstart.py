@@ -172,7 +172,7 @@ def _prepare(
         steps.step("ComfyUI, pinned")
         checkout = ensure_comfyui(home, steps)
         steps.note(f"ComfyUI {checkout.version} in {checkout.root}")
-        steps.step("Python packages (the first time: 4 GB to fetch, some minutes)")
+        steps.step("Python packages")
         interpreter = ensure_env(home, checkout.root / "requirements.txt", steps)
         steps.note(f"ready in {home.env}")
     steps.step("Models")

@@ -24,7 +24,16 @@ from .models import write_paths
 from .processes import clean_environment
 from .say import Problem, full_disk
 
-__all__ = ["HOST", "PACK", "Options", "Server", "free_port", "get_json", "require_free_port"]
+__all__ = [
+    "HOST",
+    "PACK",
+    "Options",
+    "Server",
+    "free_port",
+    "get_json",
+    "make_link",
+    "require_free_port",
+]
 
 HOST = "127.0.0.1"
 PACK = "ComfyUI-Animation-Studio"
@@ -176,7 +185,7 @@ class Server:
         packs = None
         if self.options.pack and self._own_name() is None:
             packs = self.options.folder / "packs"
-            _link(packs / PACK, REPOSITORY)
+            make_link(packs / PACK, REPOSITORY)
         write_paths(self._paths(), self.options.models, packs)
 
     def _paths(self) -> Path:
@@ -301,7 +310,7 @@ def _words_about_packs(log: str) -> str:
     return "\n".join(f"  | {line}" for line in lines if line.strip()).rstrip()[-3000:]
 
 
-def _link(link: Path, target: Path) -> None:
+def make_link(link: Path, target: Path) -> None:
     """Make a folder link, or put a wrong one right. Windows gets a junction (no rights needed)."""
     if link.is_symlink() or link.exists():
         if link.resolve() == target.resolve():

@@ -1,0 +1,91 @@
+"""Where tests find the library, the prepared parts and a running ComfyUI.
+
+The repository stands at the end of sys.path: its package `nodes` must never hide ComfyUI's module.
+Tests that import ComfyUI put `comfyui_root` first themselves (fixture `comfyui_modules`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:] = [*(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT), str(ROOT)]
+
+from scripts.bootstrap.environment import python_in  # noqa: E402
+from scripts.bootstrap.home import Home  # noqa: E402
+from tests.support.server import ComfyServer, Prepared  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def home() -> Home:
+    """The folder of prepared parts: $ANIMATION_STUDIO_HOME, else the one that holds this Python."""
+    beside = Path(sys.prefix).parent
+    if "ANIMATION_STUDIO_HOME" not in os.environ and (beside / "comfyui" / "main.py").is_file():
+        return Home(beside)
+    return Home.find()
+
+
+@pytest.fixture(scope="session")
+def comfyui_root(home: Home) -> Path:
+    """ComfyUI's source folder."""
+    root = Path(os.environ.get("ANIMATION_STUDIO_COMFYUI") or home.comfyui)
+    assert (root / "main.py").is_file(), f"{root}: no ComfyUI; scripts/test prepares one"
+    return root
+
+
+@pytest.fixture(scope="session")
+def prepared(home: Home, comfyui_root: Path) -> Prepared:
+    """ComfyUI, its interpreter and the stand-ins."""
+    python = Path(os.environ.get("ANIMATION_STUDIO_PYTHON") or python_in(home.env))
+    manifest = home.standins / "manifest.json"
+    assert manifest.is_file(), f"{manifest}: no stand-in models; scripts/test makes them"
+    return Prepared(comfyui_root, python, home.standins)
+
+
+@pytest.fixture(scope="session")
+def comfyui(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
+    """The one ComfyUI that all tests share; it starts with the first test that asks for it."""
+    server = ComfyServer.start(prepared, tmp_path_factory.mktemp("comfyui"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def start_comfyui(prepared: Prepared, tmp_path: Path) -> Iterator[Callable[..., ComfyServer]]:
+    """Start a ComfyUI of the test's own, with the options of `ComfyServer.start`."""
+    started: list[ComfyServer] = []
+
+    def start(**options: object) -> ComfyServer:
+        folder = tmp_path / f"comfyui{len(started)}"
+        started.append(ComfyServer.start(prepared, folder, **options))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def comfyui_modules(comfyui_root: Path) -> Iterator[Path]:
+    """Make ComfyUI's modules importable in this process, set to the CPU and to 32 bits."""
+    sys.path.insert(0, str(comfyui_root))
+    from comfy.cli_args import args
+
+    args.cpu = args.fp32_unet = args.fp32_text_enc = True
+    yield comfyui_root
+    sys.path.remove(str(comfyui_root))
+
+
+@pytest.fixture(scope="session")
+def browser_path() -> str:
+    """The path of a Chromium or Chrome."""
+    from scripts.bootstrap.browser import find_browser
+
+    path = find_browser()
+    assert path, "no Chromium or Chrome; scripts/test installs one"
+    return path
