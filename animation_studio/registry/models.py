@@ -56,8 +56,10 @@ def _one_or_many(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-def _list_as_tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
+def _two_numbers(value: object) -> object:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ValueError("should be two whole numbers, [width, height]")
+    return tuple(value)
 
 
 def _path_text(value: str) -> str:
@@ -72,7 +74,7 @@ def _path_text(value: str) -> str:
 Weight: TypeAlias = Annotated[float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT), AfterValidator(_finite)]
 Strength: TypeAlias = Annotated[float, Field(ge=0.0, le=MAX_WEIGHT), AfterValidator(_finite)]
 Size: TypeAlias = Annotated[
-    tuple[int, int], BeforeValidator(_list_as_tuple), AfterValidator(_size_of_latent)
+    tuple[int, int], BeforeValidator(_two_numbers), AfterValidator(_size_of_latent)
 ]
 Words: TypeAlias = Annotated[list[str], BeforeValidator(_one_or_many)]
 PathText: TypeAlias = Annotated[str, Field(min_length=1), AfterValidator(_path_text)]
@@ -152,7 +154,7 @@ class ControlType(_Model):
     """
 
     model: PathText
-    file: str | None = Field(default=None, min_length=1)
+    file: PathText | None = None
     default_strength: Strength = 1.0
     preprocessor: str = "none"
 

@@ -32,7 +32,12 @@ class Problem:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return ` Did you mean 'x'?` for the known word most like `word`, or an empty string."""
-    by_fold = {name.casefold(): name for name in known}
-    found = difflib.get_close_matches(word.casefold(), list(by_fold), n=1, cutoff=0.6)
+    """Return ` Did you mean 'x'?` for the known word most like `word`, or an empty string.
+
+    A known word that only says more (`cfg_scale` for `cfg`) counts as like.
+    """
+    by_fold, fold = {name.casefold(): name for name in known}, word.casefold()
+    found = difflib.get_close_matches(fold, list(by_fold), n=1, cutoff=0.6)
+    if not found and len(fold) >= 3:
+        found = [name for name in by_fold if name.startswith(fold)]
     return f" Did you mean '{by_fold[found[0]]}'?" if found else ""

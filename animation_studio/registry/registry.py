@@ -37,6 +37,9 @@ _FILE_OF = {
     "control": "controlnet_config.yaml",
 }
 
+# Problems of one entry that fit in a message on a node; all of them are in the log.
+_SHOWN = 4
+
 
 @dataclass(frozen=True)
 class Character:
@@ -132,7 +135,9 @@ class Registry:
             return table[key]
         faults = self.broken[kind].get(key)
         if faults:
-            raise ConfigError(f"{kind} {key!r} cannot be used: {'; '.join(map(str, faults))}")
+            more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+            reasons = "; ".join(map(str, faults[:_SHOWN]))
+            raise ConfigError(f"{kind} {key!r} cannot be used: {reasons}{more}")
         known = ", ".join(table) or "none"
         raise ConfigError(
             f"{kind} {key!r} is not in the configuration.{nearest(key, table)} Known: {known}. "

@@ -109,6 +109,8 @@ def _yaml_message(error: yaml.MarkedYAMLError) -> str:
     what = error.problem or "this is not valid YAML"
     if "'\\t'" in what:
         return "a tab stands where YAML wants spaces; indent with spaces"
+    if "escape" in what:
+        what += "; in double quotes a backslash begins an escape: use / or single quotes"
     context = f" ({error.context})" if error.context else ""
     return f"not valid YAML: {what}{context}"
 
