@@ -88,7 +88,7 @@ class Control(io.ComfyNode):
         registry = studio.registry()
         if control is None:
             return registry.content_hash
-        settings = registry.preprocessors.get(control)
+        settings = registry.preprocessing(control)
         return content_hash(registry.control(control), settings)
 
     @classmethod

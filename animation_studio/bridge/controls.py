@@ -110,7 +110,7 @@ def _check(request: ControlRequest, strength: float, image: torch.Tensor) -> Non
 def _map_of(image: torch.Tensor, control: ControlType, name: str) -> torch.Tensor:
     if control.preprocessor == "none":
         return image
-    settings = studio.registry().preprocessors.get(name)
+    settings = studio.registry().preprocessing(name)
     pictures = to_bytes(image)
     progress = comfy.utils.ProgressBar(len(pictures))
     maps = []

@@ -11,11 +11,13 @@ from ..errors import ControlError, LoraError
 from ..registry import ControlType
 
 __all__ = [
+    "CONFIG_VARIABLE",
     "annotator_folders",
     "config_layers",
     "controlnet_file",
     "file_stamp",
     "lora_file",
+    "named_layers",
     "pose_folders",
     "register_model_folders",
     "user_folder",
@@ -40,8 +42,13 @@ def config_layers() -> list[Path]:
     Shipped defaults, the user's folder, then the folders named by ANIMATION_STUDIO_CONFIG
     (separated as in PATH).
     """
+    return [_SHIPPED, user_folder(), *named_layers()]
+
+
+def named_layers() -> list[Path]:
+    """Return the folders that ANIMATION_STUDIO_CONFIG names."""
     named = os.environ.get(CONFIG_VARIABLE, "").split(os.pathsep)
-    return [_SHIPPED, user_folder(), *(Path(name).expanduser() for name in named if name.strip())]
+    return [Path(name).expanduser() for name in named if name.strip()]
 
 
 def pose_folders() -> list[Path]:

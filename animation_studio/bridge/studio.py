@@ -17,7 +17,14 @@ from ..registry import (
     resolve_choices,
     sampling_for,
 )
-from .folders import config_layers, file_stamp, lora_file, pose_folders
+from .folders import (
+    CONFIG_VARIABLE,
+    config_layers,
+    file_stamp,
+    lora_file,
+    named_layers,
+    pose_folders,
+)
 
 __all__ = [
     "check_look",
@@ -43,6 +50,11 @@ def vocabulary() -> SamplerVocabulary:
 
 @cache
 def _store() -> RegistryStore:
+    for folder in named_layers():
+        if not folder.is_dir():
+            _logger.error(
+                "Animation Studio: %s names %s, which is no folder", CONFIG_VARIABLE, folder
+            )
     return RegistryStore(config_layers(), vocabulary())
 
 

@@ -74,6 +74,7 @@ class _Loading:
         self.quality = Table(_SDXL, ("generation", "quality_presets"), QualityPreset)
         self.controls = Table(_CONTROLS, ("controlnets",), ControlType)
         self.defaults = GenerationDefaults()
+        self.broken_settings: dict[str, list[Problem]] = {}
         self.settings: dict[str, PreprocessorSettings] = {
             name: model() for name, model in _SETTINGS.items()
         }
@@ -164,7 +165,12 @@ class _Loading:
             if raw.get(name) is not None:
                 value, problems = validate(model, raw[name], source, ("preprocessing", name))
                 self.problems += problems
-                self.settings[name] = value or self.settings[name]
+                self.settings.pop(name, None)
+                self.broken_settings.pop(name, None)
+                if value is None:
+                    self.broken_settings[name] = problems
+                else:
+                    self.settings[name] = value
 
     def characters(self) -> tuple[dict[str, Character], dict[str, list[Problem]]]:
         """Join registry entries and presets into the cast, and return what could not be joined."""
@@ -234,6 +240,7 @@ def load_registry(layers: Sequence[Path], vocabulary: SamplerVocabulary | None =
             "character": broken,
             "quality preset": dict(loading.quality.broken),
             "control": dict(loading.controls.broken),
+            "preprocessing": loading.broken_settings,
         },
         unreadable=loading.unreadable,
         problems=tuple(loading.problems),

@@ -9,7 +9,14 @@ from dataclasses import dataclass, field
 from pydantic import BaseModel, ConfigDict
 
 from ..errors import ConfigError
-from .models import ENTRY_KINDS, MAX_WEIGHT, EntryKind, RegistryEntry, content_hash
+from .models import (
+    ENTRY_KINDS,
+    MAX_WEIGHT,
+    EntryKind,
+    GenerationParams,
+    RegistryEntry,
+    content_hash,
+)
 from .prompts import assemble_prompt
 from .registry import Character, Registry
 from .samplers import SamplerVocabulary, resolve_scheduler
@@ -178,20 +185,21 @@ def sampling_for(
 ) -> SamplingValues:
     """Return the sampling values of a character, or of a quality preset.
 
-    Without `quality` they are the `character`'s own, the gaps filled from the `standard` preset and
-    the defaults. With it, steps and cfg are the preset's; size and scheduler the preset's if it
+    Without `quality` they are the `character`'s own, steps or cfg it lacks from the `standard`
+    preset, the rest from that preset or the defaults. With it, steps and cfg are the preset's; size and scheduler the preset's if it
     says them, else those of `own` (a character's values), else the defaults. Raises ConfigError
     for an unknown preset or scheduler.
     """
-    preset = registry.quality_preset(quality or "standard")
-    size = preset.size or ((own.width, own.height) if own else registry.defaults.size)
-    steps, cfg, scheduler = preset.steps, preset.cfg_scale, preset.scheduler
+    values = GenerationParams()
     if character is not None and quality is None:
         values = character.preset.generation_params
-        size = values.size or size
-        steps = values.steps or steps
-        cfg = cfg if values.cfg_scale is None else values.cfg_scale
-        scheduler = values.scheduler or scheduler
+    steps, cfg, size, scheduler = values.steps, values.cfg_scale, values.size, values.scheduler
+    if steps is None or cfg is None:
+        preset = registry.quality_preset(quality or "standard")
+        steps = preset.steps if steps is None else steps
+        cfg = preset.cfg_scale if cfg is None else cfg
+        size, scheduler = size or preset.size, scheduler or preset.scheduler
+    size = size or ((own.width, own.height) if own else registry.defaults.size)
     if scheduler is None and own is not None:
         pair = (own.sampler, own.scheduler)
     else:

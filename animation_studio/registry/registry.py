@@ -35,6 +35,7 @@ _FILE_OF = {
     "expression": "lora_registry.yaml",
     "quality preset": "sdxl_config.yaml",
     "control": "controlnet_config.yaml",
+    "preprocessing": "controlnet_config.yaml",
 }
 
 # Problems of one entry that fit in a message on a node; all of them are in the log.
@@ -123,6 +124,12 @@ class Registry:
     def control(self, key: str) -> ControlType:
         """Return the control type `key`."""
         return self._get("control", key, self.controls)
+
+    def preprocessing(self, key: str) -> PreprocessorSettings | None:
+        """Return the `preprocessing:` settings of the control `key`, None where it has none."""
+        if key in self.broken["preprocessing"]:
+            self._get("preprocessing", key, self.preprocessors)
+        return self.preprocessors.get(key)
 
     def _get(self, kind: str, key: str, table: Mapping[str, T], *more_files: str) -> T:
         for name in (_FILE_OF[kind], *more_files):
