@@ -5,7 +5,7 @@ Limb order, colours, shapes and sizes follow the annotator whose maps the traini
 pixels thick at 60 % of their colour, joints discs of radius 4 over them, hands lines 2 pixels
 thick in the colours of the rainbow with blue discs, faces white discs of radius 3, all on maps
 whose shorter side is 512 pixels. Here those sizes grow with the map, so that a map of 1024 pixels
-looks like the annotator's one enlarged. Pillow and NumPy only: users often have no OpenCV.
+looks like the annotator's one enlarged. NumPy only: users often have no OpenCV.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ControlError
+from .raster import Color, Pixel, fill_disc, fill_polygon
 from .skeleton import HAND_POINTS, Keypoint, Person, Points, Pose
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from PIL.ImageDraw import ImageDraw
 
 __all__ = ["MAX_SCALE", "MAX_SIDE", "MIN_SCALE", "MIN_SIDE", "draw_pose"]
 
@@ -36,9 +36,6 @@ _JOINT_RADIUS = 4
 _FACE_RADIUS = 3
 _HAND_LINE_HALF_WIDTH = 1
 
-_Color = tuple[int, int, int]
-_Pixel = tuple[int, int]
-
 _LIMBS = (
     *((1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7)),  # shoulders, arms
     *((1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13)),  # sides, legs
@@ -46,7 +43,7 @@ _LIMBS = (
 )
 # Once around the hue circle in 18 steps; joint and limb
 # number n share a colour.
-_COLORS: tuple[_Color, ...] = (
+_COLORS: tuple[Color, ...] = (
     *((255, 0, 0), (255, 85, 0), (255, 170, 0), (255, 255, 0), (170, 255, 0), (85, 255, 0)),
     *((0, 255, 0), (0, 255, 85), (0, 255, 170), (0, 255, 255), (0, 170, 255), (0, 85, 255)),
     *((0, 0, 255), (85, 0, 255), (170, 0, 255), (255, 0, 255), (255, 0, 170), (255, 0, 85)),
@@ -54,8 +51,8 @@ _COLORS: tuple[_Color, ...] = (
 _LIMB_INTENSITY = 0.6
 # Four bones a finger, each finger from the wrist.
 _BONES = tuple((0 if joint % 4 == 1 else joint - 1, joint) for joint in range(1, HAND_POINTS))
-_HAND_JOINT: _Color = (0, 0, 255)
-_FACE_POINT: _Color = (255, 255, 255)
+_HAND_JOINT: Color = (0, 0, 255)
+_FACE_POINT: Color = (255, 255, 255)
 
 
 def draw_pose(
@@ -77,7 +74,6 @@ def draw_pose(
     not 64 to 8192 pixels and for other values out of range.
     """
     import numpy as np
-    from PIL import Image, ImageDraw
 
     _check_side("width", width)
     _check_side("height", height)
@@ -89,21 +85,19 @@ def draw_pose(
     factor = min(width / pose.canvas_width, height / pose.canvas_height) * scale
     left = width * (0.5 + x) - pose.canvas_width / 2 * factor
     top = height * (0.5 + y) - pose.canvas_height / 2 * factor
-    image = Image.new("RGB", (int(width), int(height)))
-    painter = _Painter(ImageDraw.Draw(image), int(width), int(height))
+    canvas = np.zeros((height, width, 3), dtype=np.uint8)
+    painter = _Painter(canvas)
     for person in pose.people:
         painter.person(_placed(person, factor, left, top))
-    return np.array(image)
+    return canvas
 
 
 class _Painter:
     """Draws persons whose points are in map pixels."""
 
-    def __init__(self, draw: ImageDraw, width: int, height: int) -> None:
-        self._draw = draw
-        self._width = width
-        self._height = height
-        self._size = min(width, height) / _ANNOTATOR_SIDE
+    def __init__(self, canvas: NDArray[np.uint8]) -> None:
+        self._canvas = canvas
+        self._size = min(canvas.shape[:2]) / _ANNOTATOR_SIDE
 
     def person(self, person: Person) -> None:
         self._body(person.body)
@@ -113,18 +107,18 @@ class _Painter:
         radius = self._pixels(_FACE_RADIUS)
         for point in person.face or ():
             if point is not None:
-                self._disc(_pixel(point), radius, _FACE_POINT)
+                fill_disc(self._canvas, _pixel(point), radius, _FACE_POINT)
 
     def _body(self, points: Points) -> None:
         for (start, end), color in zip(_LIMBS, _COLORS, strict=False):
             first, last = points[start], points[end]
             if first is not None and last is not None:
-                dimmed = tuple(int(channel * _LIMB_INTENSITY) for channel in color)
-                self._polygon(_ellipse(first, last, self._pixels(_LIMB_HALF_WIDTH)), dimmed)
+                outline = _ellipse(first, last, self._pixels(_LIMB_HALF_WIDTH))
+                fill_polygon(self._canvas, outline, _dimmed(color))
         radius = self._pixels(_JOINT_RADIUS)
         for point, color in zip(points, _COLORS, strict=True):
             if point is not None:
-                self._disc(_pixel(point), radius, color)
+                fill_disc(self._canvas, _pixel(point), radius, color)
 
     def _hand(self, points: Points) -> None:
         half = self._pixels(_HAND_LINE_HALF_WIDTH)
@@ -135,12 +129,12 @@ class _Painter:
         radius = self._pixels(_JOINT_RADIUS)
         for point in points:
             if point is not None:
-                self._disc(_pixel(point), radius, _HAND_JOINT)
+                fill_disc(self._canvas, _pixel(point), radius, _HAND_JOINT)
 
     def _pixels(self, annotator_pixels: int) -> int:
         return max(1, round(annotator_pixels * self._size))
 
-    def _line(self, start: _Pixel, end: _Pixel, half: int, color: _Color) -> None:
+    def _line(self, start: Pixel, end: Pixel, half: int, color: Color) -> None:
         length = math.dist(start, end)
         if length:
             across = (end[1] - start[1]) / length * half, (start[0] - end[0]) / length * half
@@ -149,25 +143,12 @@ class _Painter:
                 (math.floor(px + sign * across[0] + 0.5), math.floor(py + sign * across[1] + 0.5))
                 for (px, py), sign in sides
             ]
-            self._polygon(quad, color)
-        self._disc(start, half, color)
-        self._disc(end, half, color)
-
-    def _disc(self, center: _Pixel, radius: int, color: _Color) -> None:
-        # Pillow's ellipse is a pixel larger than the annotator's disc, which holds the pixels
-        # with dx^2 + dy^2 <= r^2: draw that outline.
-        right = [(math.isqrt(radius * radius - dy * dy), dy) for dy in range(-radius, radius + 1)]
-        outline = right + [(-dx, dy) for dx, dy in reversed(right)]
-        self._polygon([(center[0] + dx, center[1] + dy) for dx, dy in outline], color)
-
-    def _polygon(self, points: list[_Pixel], color: tuple[int, ...]) -> None:
-        xs, ys = [px for px, _ in points], [py for _, py in points]
-        if max(xs) < 0 or max(ys) < 0 or min(xs) >= self._width or min(ys) >= self._height:
-            return
-        self._draw.polygon(points, fill=color)
+            fill_polygon(self._canvas, quad, color)
+        fill_disc(self._canvas, start, half, color)
+        fill_disc(self._canvas, end, half, color)
 
 
-def _ellipse(first: Keypoint, last: Keypoint, half_width: int) -> list[_Pixel]:
+def _ellipse(first: Keypoint, last: Keypoint, half_width: int) -> list[Pixel]:
     """Return the outline of a limb, a pixel position a degree, cut to whole numbers as there."""
     dx, dy = first.x - last.x, first.y - last.y
     angle = math.radians(int(math.degrees(math.atan2(dy, dx))))
@@ -186,12 +167,17 @@ def _unit_circle(a: int, b: int) -> Iterator[tuple[float, float]]:
         yield a * math.cos(radians), b * math.sin(radians)
 
 
-def _rainbow(hue: float) -> _Color:
+def _dimmed(color: Color) -> Color:
+    red, green, blue = (int(channel * _LIMB_INTENSITY) for channel in color)
+    return red, green, blue
+
+
+def _rainbow(hue: float) -> Color:
     red, green, blue = (round(channel * 255) for channel in colorsys.hsv_to_rgb(hue, 1.0, 1.0))
     return red, green, blue
 
 
-def _pixel(point: Keypoint) -> _Pixel:
+def _pixel(point: Keypoint) -> Pixel:
     return int(point.x), int(point.y)
 
 

@@ -102,11 +102,13 @@ class Person(BaseModel):
 
     def mirrored(self, width: float) -> Person:
         """Return this person flipped left-right on a canvas of `width` pixels, sides swapped."""
-        return Person(
-            body=tuple(_flipped(self.body[index], width) for index in _BODY_MIRROR),
-            face=_mirrored_face(self.face, width),
-            hand_left=_mirrored_hand(self.hand_right, width),
-            hand_right=_mirrored_hand(self.hand_left, width),
+        return self.model_copy(
+            update={
+                "body": tuple(_flipped(self.body[index], width) for index in _BODY_MIRROR),
+                "face": _mirrored_face(self.face, width),
+                "hand_left": _mirrored_hand(self.hand_right, width),
+                "hand_right": _mirrored_hand(self.hand_left, width),
+            }
         )
 
 
