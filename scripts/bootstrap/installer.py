@@ -71,7 +71,8 @@ def explain_failure(output: str, log: Path) -> str:
     if missing:
         return (
             f"The package index has no {missing[1]} for this Python and this system. Use Python "
-            "3.10 to 3.13 on a 64-bit system, for example `python3.12 scripts/quickstart`." + tail
+            "3.10 to 3.13 on a 64-bit system, for example `python3.12 scripts/quickstart`; and "
+            "check the network, which a pip without answers does not always mention." + tail
         )
     if "ResolutionImpossible" in output:
         return "The required packages exclude each other." + tail
