@@ -185,9 +185,10 @@ def _network(
     key = (kind, str(path), status.st_mtime_ns, status.st_size, device)
     with _lock:
         if key not in _networks:
+            weights = _read(path)
             with _quietly():
                 network = build()
-            _fill(network, path, nested=nested)
+            _fill(network, weights, path, nested=nested)
             _networks[key] = network.eval().to(_device(device))
         return _networks[key]
 
@@ -201,12 +202,13 @@ def _device(name: str) -> torch.device:
         raise ControlError(f"Preprocessor: there is no device {name!r}: {error}") from error
 
 
-def _fill(network: torch.nn.Module, path: Path, *, nested: bool) -> None:
-    """Load the file into the network.
+def _fill(
+    network: torch.nn.Module, weights: dict[str, torch.Tensor], path: Path, *, nested: bool
+) -> None:
+    """Put the weights read from `path` into the network.
 
     `nested`: the network's names have one more part in front (its blocks) than the file's.
     """
-    weights = _read(path)
     if nested:
         wanted = {name: name.partition(".")[2] for name in network.state_dict()}
         missing = [short for short in wanted.values() if short not in weights]
