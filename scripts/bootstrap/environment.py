@@ -29,8 +29,8 @@ TORCH_NEWEST = ("torch", "torchvision", "torchaudio")
 TORCH_LAST_PYTHON = (3, 13)
 # Beside pyproject's dev extra: LyCORIS itself judges what the pack makes of LyCORIS files.
 TEST_PACKAGES = ("lycoris-lora>=3.2",)
-ENV_GIGABYTES = 8.0
-DEV_GIGABYTES = 1.0
+# What the two hold once finished, with room for pip's temporary files.
+GIGABYTES = {"env": 8.0, "dev": 1.0}
 LINK = "_animation_studio_env.pth"
 # Imported once after an installation: what fails here would fail in ComfyUI with a traceback.
 IMPORTS = "import torch, torchvision, torchaudio, aiohttp, numpy, safetensors, yaml, pydantic"
@@ -77,7 +77,7 @@ def interpreter_in(folder: Path) -> Interpreter | None:
 
 def ensure_env(home: Home, comfyui_requirements: Path, steps: Steps) -> Interpreter:
     """Return the interpreter with PyTorch and both requirements files, made if needed."""
-    interpreter = _ensure_venv(home, home.env, sys.executable, ENV_GIGABYTES, steps)
+    interpreter = _ensure_venv(home.env, sys.executable, steps)
     torch = TORCH if interpreter.version[:2] <= TORCH_LAST_PYTHON else TORCH_NEWEST
     own = REPOSITORY / "requirements.txt"
     inputs: dict[str, object] = {
@@ -93,7 +93,7 @@ def ensure_env(home: Home, comfyui_requirements: Path, steps: Steps) -> Interpre
 
 def ensure_dev(home: Home, env: Interpreter, steps: Steps) -> Interpreter:
     """Return the interpreter for tests and checks; it sees env's packages and adds its own."""
-    interpreter = _ensure_venv(home, home.dev, env.path, DEV_GIGABYTES, steps, env.version[:2])
+    interpreter = _ensure_venv(home.dev, env.path, steps, env.version[:2])
     link = interpreter.site_packages / LINK
     content = f"{env.site_packages}\n"
     if not link.is_file() or link.read_text(encoding="utf-8") != content:
@@ -113,10 +113,8 @@ def ensure_dev(home: Home, env: Interpreter, steps: Steps) -> Interpreter:
 
 
 def _ensure_venv(
-    home: Home,
     folder: Path,
     maker: str | Path,
-    gigabytes: float,
     steps: Steps,
     version: tuple[int, ...] | None = None,
 ) -> Interpreter:
@@ -127,7 +125,6 @@ def _ensure_venv(
     if folder.exists():
         steps.note(f"{folder} is not whole; it is made anew")
         remove_tree(folder)
-    home.require_space(gigabytes, f"a Python environment in {folder}")
     make_venv(Path(maker), folder, steps)
     found = interpreter_in(folder)
     if found is None:
@@ -216,6 +213,9 @@ def _ensure_packages(
     remove_stamp(folder)
     forget_packages(interpreter.site_packages, broken)
     if not stamp:
+        # Also where half of it is there already: less is needed then.
+        missing = max(0.2, GIGABYTES[folder.name] - _gigabytes_in(interpreter.site_packages))
+        home.require_space(missing, f"a Python environment in {folder}")
         steps.note(f"fetching what is missing in {folder}; the first time this takes some minutes")
     log = home.logs / f"pip-{folder.name}.log"
     pip(interpreter.path, ["install", *arguments], log, steps)
@@ -228,6 +228,11 @@ def _ensure_packages(
     packages = package_names(interpreter.site_packages)
     odd = damaged_packages(interpreter.site_packages)
     write_stamp(folder, {**inputs, "packages": packages, "odd": odd})
+
+
+def _gigabytes_in(folder: Path) -> float:
+    sizes = (path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return sum(sizes) / 1e9
 
 
 def _dev_requirements(env: Interpreter) -> list[str]:

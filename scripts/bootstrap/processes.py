@@ -99,7 +99,7 @@ def _show(
     steps: Steps,
     describe: Callable[[str], str | None],
 ) -> None:
-    now = "starting"
+    now = "working"
     while True:
         try:
             line = lines.get(timeout=1.0)

@@ -252,7 +252,7 @@ def _serve(server: Server) -> None:
     """Wait until the user has enough. Raises Problem when ComfyUI ends by itself."""
     print(
         f"\nThe page: {server.url}\n"
-        "  The bundled workflows: menu Workflow > Browse Templates > ComfyUI-Animation-Studio.\n"
+        f"  The bundled workflows: menu Workflow > Browse Templates > {server.pack_name}.\n"
         "  Ctrl-C ends ComfyUI.",
         file=sys.stderr,
         flush=True,

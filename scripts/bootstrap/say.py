@@ -86,7 +86,7 @@ def guarded(work: Callable[[], int]) -> int:
 
 def sentence_of(error: OSError) -> str:
     """Return an operating system's error as a sentence with the file and what to do."""
-    where = str(error.filename) if error.filename else "a file"
+    where = str(error.filename) if error.filename else "a file of ours"
     if error.errno in DISK_FULL:
         return full_disk(where)
     if isinstance(error, PermissionError):

@@ -152,7 +152,7 @@ class Server:
     def _require_pack(self) -> None:
         log = self.log()
         failed = re.search(
-            rf"\(IMPORT FAILED\): .*{re.escape(self._pack_name())}\s*$", log, re.MULTILINE
+            rf"\(IMPORT FAILED\): .*{re.escape(self.pack_name)}\s*$", log, re.MULTILINE
         )
         if self.options.pack and failed:
             raise Problem(
@@ -205,7 +205,9 @@ class Server:
                 return entry.name
         return None
 
-    def _pack_name(self) -> str:
+    @property
+    def pack_name(self) -> str:
+        """The name of the folder that ComfyUI loads this pack from."""
         return self._own_name() or PACK
 
     def _command(self) -> list[str]:
@@ -228,7 +230,7 @@ class Server:
         if options.only_this_pack:
             wanted.append(["--disable-all-custom-nodes"])
             if options.pack:
-                wanted.append(["--whitelist-custom-nodes", self._pack_name()])
+                wanted.append(["--whitelist-custom-nodes", self.pack_name])
         known = self._known_flags()
         flags = [word for group in wanted if group[0] in known for word in group]
         attached = Path(__file__).with_name("attached.py")

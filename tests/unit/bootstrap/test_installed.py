@@ -102,7 +102,7 @@ def test_an_environment_that_does_not_run_is_made_anew(folder, steps):
     python.unlink()
     python.symlink_to(folder.root / "python-that-was-removed")
     assert interpreter_in(folder.env) is None
-    made = environment._ensure_venv(folder, folder.env, sys.executable, 0.0, steps)
+    made = environment._ensure_venv(folder.env, sys.executable, steps)
     assert made.version == sys.version_info[:3]
     assert interpreter_in(folder.env) == made
 
@@ -110,5 +110,5 @@ def test_an_environment_that_does_not_run_is_made_anew(folder, steps):
 def test_an_environment_left_half_made_is_made_anew(folder, steps):
     (folder.env / "bin").mkdir(parents=True)
     (folder.env / "pyvenv.cfg").write_text("home = /nowhere\n")
-    made = environment._ensure_venv(folder, folder.env, sys.executable, 0.0, steps)
+    made = environment._ensure_venv(folder.env, sys.executable, steps)
     assert look_at(made.path) == made
