@@ -97,7 +97,7 @@ class _Painter:
 
     def __init__(self, canvas: NDArray[np.uint8]) -> None:
         self._canvas = canvas
-        self._size = min(canvas.shape[:2]) / _ANNOTATOR_SIDE
+        self._size: float = min(canvas.shape[:2]) / _ANNOTATOR_SIDE
 
     def person(self, person: Person) -> None:
         self._body(person.body)
