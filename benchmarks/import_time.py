@@ -19,8 +19,8 @@ from pathlib import Path
 
 PACK = Path(__file__).resolve().parents[1]
 HEAVY = {
-    "controlnet_aux", "cv2", "diffusers", "insightface", "onnxruntime", "peft", "skimage", "sklearn",
-    "timm", "torchaudio", "torchvision", "transformers", "vllm",
+    "controlnet_aux", "cv2", "diffusers", "insightface", "onnxruntime", "peft", "skimage",
+    "sklearn", "timm", "torchaudio", "torchvision", "transformers", "vllm",
 }  # fmt: skip
 
 MEASURE = """

@@ -108,22 +108,17 @@ class CharacterLoraLoader(io.ComfyNode):
                     tooltip="The character's own sampling values, for Quality Preset.",
                 ),
             ],
-            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 
     @classmethod
     def validate_inputs(cls, character: str | None) -> bool | str:
-        """Check all choices and weights of this node against configuration and files.
+        """Check the character against configuration and files.
 
-        Naming one input only: ComfyUI repeats the message for each input that is named here.
+        The other kinds speak up when they are loaded: ComfyUI would repeat one message for each
+        input that is named here.
         """
-        node = (cls.hidden.prompt or {}).get(cls.hidden.unique_id, {})
-        plain = {
-            key: value
-            for key, value in node.get("inputs", {"character": character}).items()
-            if not isinstance(value, list)
-        }
-        return problem_of(lambda: studio.check_look(_request(plain)))
+        request = LookRequest(choices={"character": character or NONE})
+        return problem_of(lambda: studio.check_look(request))
 
     @classmethod
     def fingerprint_inputs(cls, **values: Any) -> str:

@@ -186,9 +186,9 @@ def sampling_for(
     """Return the sampling values of a character, or of a quality preset.
 
     Without `quality` they are the `character`'s own, steps or cfg it lacks from the `standard`
-    preset, the rest from that preset or the defaults. With it, steps and cfg are the preset's; size and scheduler the preset's if it
-    says them, else those of `own` (a character's values), else the defaults. Raises ConfigError
-    for an unknown preset or scheduler.
+    preset, the rest from that preset or the defaults. With it, steps and cfg are the preset's; size
+    and scheduler the preset's if it says them, else those of `own` (a character's values), else the
+    defaults. Raises ConfigError for an unknown preset or scheduler.
     """
     values = GenerationParams()
     if character is not None and quality is None:

@@ -36,17 +36,29 @@ def overlay(comfyui):
         path.unlink() if data is None else path.write_bytes(data)
 
 
+POSE = {"width": 64, "height": 64, "mirror": False, "scale": 1.0, "x": 0.0, "y": 0.0}
+# A run without a checkpoint: seconds less, and a stuck or fallen ComfyUI shows in it as well.
+QUICK = {
+    "1": {"class_type": "AnimStudio_Pose", "inputs": {**POSE, "pose": "standing"}},
+    "2": {
+        "class_type": "AnimStudio_SaveTake",
+        "inputs": {"images": ["1", 0], "filename_prefix": "after"},
+    },
+}
+
+
 @pytest.fixture
 def healthy(comfyui):
     """After the test the next run works and nothing half-written remains."""
     yield
-    assert saved(comfyui, comfyui.run(bundled("luca_character")))
+    assert saved(comfyui, comfyui.run(QUICK))
     assert not list(comfyui.output_dir.rglob("*.part"))
     assert comfyui.process.poll() is None
 
 
 def with_lora(overlay, path):
-    overlay("lora_registry.yaml", {"styles": {"broken": {"name": "Broken", "lora_path": str(path)}}})
+    entry = {"name": "Broken", "lora_path": str(path)}
+    overlay("lora_registry.yaml", {"styles": {"broken": entry}})
     return changed(bundled("luca_character"), LOADER, style="broken")
 
 
@@ -184,6 +196,12 @@ def test_prefix_outside_the_output_folder(comfyui, healthy, prefix):
     assert not list(comfyui.output_dir.parent.glob("escape*"))
 
 
+def test_after_a_bad_lora_the_good_one_runs(comfyui, overlay, tmp_path):
+    path, _ = bad_lora("truncated", tmp_path)
+    refused(comfyui, with_lora(overlay, path))
+    assert saved(comfyui, comfyui.run(bundled("luca_character")))
+
+
 @pytest.mark.parametrize("name", ["../evil", "Evil", "", "a" * 200, "x/y"])
 def test_pose_names_stay_in_their_folder(comfyui, healthy, name):
     prompt = {
@@ -199,9 +217,6 @@ def test_pose_names_stay_in_their_folder(comfyui, healthy, name):
         changed(bundled("luca_pose_scene"), "AnimStudio_Pose", pose=name),
         "AnimStudio_Pose",
     )
-
-
-POSE = {"width": 64, "height": 64, "mirror": False, "scale": 1.0, "x": 0.0, "y": 0.0}
 
 
 def test_a_saved_pose_is_offered_and_drawn(comfyui):
