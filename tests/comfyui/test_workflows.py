@@ -13,7 +13,7 @@ FIVE = {"luca_character", "luca_depth", "luca_multi_control", "luca_portorosso",
 
 
 def ready(name):
-    """The bundled prompt; depth's reference stands in for a ready map (its weights are a user's)."""
+    """The bundled prompt; depth's reference picture stands in for a ready map."""
     prompt = bundled(name)
     if "depth" in name:
         return changed(prompt, "AnimStudio_Control", image_is_map=True)
