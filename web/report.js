@@ -10,6 +10,9 @@ import { api } from "../../scripts/api.js";
 
 const PREFIX = "AnimStudio_";
 const WIDGET = "animstudio_report";
+// Pixels: a line of the report, and the most that a report takes before it scrolls.
+const LINE = 16;
+const MOST = 160;
 
 /**
  * @typedef {{lines: string[], warnings: string[]}} Report
@@ -17,23 +20,21 @@ const WIDGET = "animstudio_report";
  */
 
 /**
+ * Adds the report's place to a new node: empty and without height until there is a report. It must
+ * be there from the beginning, since the page's newer renderer shows no widget that comes later.
  * @param {GraphNode} node
- * @returns {HTMLElement} the element that holds the node's report, made on first use
  */
-function reportElement(node) {
-  const found = node.widgets?.find((widget) => widget.name === WIDGET);
-  if (found?.element) return found.element;
+function addReport(node) {
   const element = document.createElement("div");
   element.className = "animstudio-report";
   element.style.cssText =
-    "font: 11px/1.4 monospace; white-space: pre-wrap; overflow: auto; padding: 4px;" +
-    "color: var(--descrip-text, #999);";
+    "font: 11px/1.4 monospace; white-space: pre-wrap; overflow: auto; color: var(--descrip-text, #999);";
   const widget = node.addDOMWidget(WIDGET, WIDGET, element, {
     serialize: false,
-    getMinHeight: () => (element.childElementCount ? 64 : 0),
+    getMinHeight: () => Math.min(element.childElementCount * LINE, MOST),
+    getMaxHeight: () => (element.childElementCount ? MOST : 0),
   });
   widget.serialize = false;
-  return element;
 }
 
 /**
@@ -41,11 +42,14 @@ function reportElement(node) {
  * @param {Report} report
  */
 function show(node, report) {
-  const element = reportElement(node);
+  const element = node.widgets?.find((widget) => widget.name === WIDGET)?.element;
+  if (!element) return;
   element.replaceChildren(
     ...report.warnings.map((text) => line(`⚠ ${text}`, "var(--warning-color, #e8a33d)")),
     ...report.lines.map((text) => line(text)),
   );
+  const [width, height] = node.computeSize();
+  node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)]);
   node.setDirtyCanvas?.(true, true);
 }
 
@@ -77,6 +81,9 @@ async function tellProblems() {
 
 app.registerExtension({
   name: "AnimationStudio.Report",
+  nodeCreated(node) {
+    if (node.comfyClass?.startsWith(PREFIX)) addReport(node);
+  },
   async setup() {
     api.addEventListener("executed", ({ detail }) => {
       const report = detail.output?.[WIDGET]?.[0];

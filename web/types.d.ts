@@ -25,6 +25,9 @@ declare module "*/scripts/app.js" {
       element: HTMLElement,
       options?: DOMWidgetOptions,
     ): NodeWidget;
+    size: [number, number];
+    computeSize(): [number, number];
+    setSize(size: [number, number]): void;
     setDirtyCanvas?(foreground: boolean, background?: boolean): void;
   }
 

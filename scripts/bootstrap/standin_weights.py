@@ -166,9 +166,10 @@ def controlnet_layout() -> Layout:
 
 
 def lora_layout(base: str) -> Layout:
-    """A kohya LoRA over every attention and feed-forward layer of UNet and text encoders.
+    """A kohya LoRA over every attention and feed-forward layer of the UNet and of CLIP-L.
 
-    `base` is "sdxl" (kohya's names of that UNet's own blocks) or "sd15" (diffusers' block names).
+    SDXL's second encoder is left alone: patching its 695 M parameters takes a CPU longer than
+    everything else in a run. `base` is "sdxl" (kohya's names of that UNet's own blocks) or "sd15" (diffusers' block names).
     """
     sdxl = base == "sdxl"
     unet = _unet(SDXL_UNET if sdxl else SD15_UNET)
@@ -178,11 +179,12 @@ def lora_layout(base: str) -> Layout:
         if key.endswith(".weight") and _is_attention(key):
             name = rename(key.removesuffix(".weight")).replace(".", "_")
             layout.update(_lora_pair(f"lora_unet_{name}", tuple(tensor.shape)))
-    prefixes = {"clip_l": "lora_te1", "clip_g": "lora_te2"} if sdxl else {"clip_l": "lora_te"}
+    prefix = "lora_te1" if sdxl else "lora_te"
     for key, tensor in (_clip_sdxl() if sdxl else _clip_sd15()).items():
         encoder, _, rest = key.removesuffix(".weight").partition(".transformer.")
-        if ".layers." in rest and key.endswith(("_proj.weight", "fc1.weight", "fc2.weight")):
-            name = f"{prefixes[encoder]}_{rest.replace('.', '_')}"
+        layer = ".layers." in rest and key.endswith(("_proj.weight", "fc1.weight", "fc2.weight"))
+        if layer and encoder == "clip_l":
+            name = f"{prefix}_{rest.replace('.', '_')}"
             layout.update(_lora_pair(name, tuple(tensor.shape)))
     return layout
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 # Raise it when the contents of the weight files change: all of them are then made anew.
-RECIPE = 3
+RECIPE = 4
 CHECKPOINT = "models/checkpoints/sd_xl_base_1.0.safetensors"
 CHECKPOINT_SD15 = "models/checkpoints/v1-5-pruned-emaonly.safetensors"
 LORA_SD15 = "models/loras/sd15_other_base.safetensors"
