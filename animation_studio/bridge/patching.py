@@ -101,12 +101,10 @@ def _space(
 
 
 def _peft_dora(tensors: Mapping[str, Any], module: str) -> PeftDora:
-    kohya = f"{module}.lora_up.weight" in tensors
-    up, down = ("lora_up", "lora_down") if kohya else ("lora_B", "lora_A")
     alpha = tensors.get(f"{module}.alpha")
     return PeftDora(
-        tensors[f"{module}.{up}.weight"],
-        tensors[f"{module}.{down}.weight"],
+        tensors[f"{module}.lora_up.weight"],
+        tensors[f"{module}.lora_down.weight"],
         None if alpha is None else alpha.item(),
         tensors[f"{module}{PEFT_MAGNITUDE}"],
     )

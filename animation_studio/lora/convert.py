@@ -70,6 +70,8 @@ def _converted(source: Source) -> Iterator[tuple[str, torch.Tensor]]:
         name = core_name(component, inner)
         if name is None and inner.startswith("diffusion_model.") and inner != module:
             name = inner  # ComfyUI's own names under PEFT's prefix
+        if name is None and "magnitude" in source.modules[module]:
+            name = module  # the bridge's DoRA knows kohya's endings only
         yield from _module(source, module, name)
         alpha = _alpha(source, module, component, inner)
         if alpha is not None:
@@ -86,6 +88,11 @@ def _module(source: Source, module: str, name: str | None) -> Iterator[tuple[str
         if part == "alpha" and tensor.numel() != 1:
             raise LoraError(f"{source.path}: {key!r:.200} is not one number: the file is damaged.")
         if part == "magnitude":
+            if tensor.numel() != source.tensors[parts["up"]].shape[0]:
+                raise LoraError(
+                    f"{source.path}: {key!r:.200} does not have one number per output: the file is "
+                    "damaged. Copy or download it again."
+                )
             yield f"{name or module}{PEFT_MAGNITUDE}", tensor.reshape(-1)
         elif part == "dora_scale" and tensor.ndim == 1:
             # Core reads one dimension along the wrong axis and loses it without a word.

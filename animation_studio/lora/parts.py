@@ -132,10 +132,8 @@ def missing_part(parts: Mapping[str, str]) -> str | None:
         for factor in ("lokr_w1", "lokr_w2"):
             if factor not in parts and f"{factor}_a" not in parts:
                 return factor
-    for part in ("magnitude", "dora_scale"):
-        if part in parts and not {"up", "hada_w1_a", "lokr_w1", "lokr_w1_a"} & set(parts):
-            return "up"
-    return None
+    # PEFT has DoRA on plain LoRA only.
+    return "up" if "magnitude" in parts and "up" not in parts else None
 
 
 def target_size(

@@ -120,7 +120,9 @@ def test_another_base_is_refused_by_name_before_anything_is_patched(tiny, target
     assert other.base == "SD 1.5"
     with pytest.raises(LoraBaseError) as error:
         compose(target(), [use(luca), use(other, label="luca")])
-    assert "luca_sd15.safetensors was trained for SD 1.5; the checkpoint is SDXL" in str(error.value)
+    assert "luca_sd15.safetensors was trained for SD 1.5; the checkpoint is SDXL" in str(
+        error.value
+    )
     assert tiny.model.patches == {}
 
 
