@@ -7,6 +7,7 @@ one buffer, and all tensors are views of it.
 
 from __future__ import annotations
 
+import io
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,14 +42,16 @@ def read_weights(path: Path, header: Header) -> dict[str, torch.Tensor]:
     Raises LoraError when the file changed since its header was read, and when a weight is NaN or
     infinite, naming the tensor.
     """
-    buffer = bytearray(header.data_nbytes)
+    import torch
+
+    buffer = torch.empty(header.data_nbytes, dtype=torch.uint8)
     try:
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as file:
             file.seek(header.data_start)
-            count = file.readinto(buffer)
+            count = _fill(file, buffer.numpy().data)
     except OSError as error:
         raise LoraError(f"{path}: the LoRA file cannot be read ({error.strerror}).") from error
-    if count != len(buffer):
+    if count != header.data_nbytes:
         raise LoraError(f"{path}: the file changed while it was read. Run again once it is whole.")
     tensors = {name: _view(buffer, info) for name, info in header.tensors.items()}
     for name, tensor in tensors.items():
@@ -60,30 +63,29 @@ def read_weights(path: Path, header: Header) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _view(buffer: bytearray, info: TensorInfo) -> torch.Tensor:
+def _fill(file: io.FileIO, into: memoryview) -> int:
+    """Read until `into` is full or the file ends; the system may give less at once (2 GiB)."""
+    count = 0
+    while count < len(into) and (read := file.readinto(into[count:])):
+        count += read
+    return count
+
+
+def _view(buffer: torch.Tensor, info: TensorInfo) -> torch.Tensor:
     import torch
 
     dtype: torch.dtype = getattr(torch, _TORCH_NAMES[info.dtype])
-    count = math.prod(info.shape)
-    if count == 0:
-        return torch.empty(info.shape, dtype=dtype)
+    place = buffer[info.start : info.end]
     if info.start % DTYPE_BYTES[info.dtype]:
         # Legal in the format, and rare: torch wants weights to lie on multiples of their size.
-        buffer, start = buffer[info.start : info.end], 0
-    else:
-        start = info.start
-    return torch.frombuffer(buffer, dtype=dtype, count=count, offset=start).view(info.shape)
+        place = place.clone()
+    return place.view(dtype).view(info.shape)
 
 
 def _is_finite(tensor: torch.Tensor) -> bool:
-    """Check in one pass without a copy: a sum is NaN or infinite when any of its terms is."""
-    import torch
-
+    """Check in one pass without a copy: the extremes are NaN or infinite when any value is."""
     if not tensor.dtype.is_floating_point or tensor.numel() == 0:
         return True
     if tensor.element_size() == 1:  # float8 has no arithmetic of its own
-        return bool(torch.isfinite(tensor.float()).all())
-    if math.isfinite(tensor.sum(dtype=torch.promote_types(tensor.dtype, torch.float32)).item()):
-        return True
-    # The sum of finite values can overflow too.
-    return bool(torch.isfinite(tensor).all())
+        tensor = tensor.float()
+    return all(math.isfinite(extreme.item()) for extreme in tensor.aminmax())

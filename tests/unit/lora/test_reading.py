@@ -281,6 +281,17 @@ def test_weights_are_read_as_they_are_and_do_not_hang_on_the_file(file):
     assert adapter.total_keys == 3
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "float8_e4m3fn"])
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), float("-inf")])
+def test_one_wrong_weight_among_many_is_found(file, dtype, wrong):
+    if dtype == "float8_e4m3fn":
+        wrong = float("nan")  # it has no infinity
+    state = pair(KOHYA)
+    state[f"{KOHYA}.lora_up.weight"][40, 1] = wrong
+    state = {key: tensor.to(getattr(torch, dtype)) for key, tensor in state.items()}
+    assert "lora_up.weight' holds NaN or infinite" in error_of(file(state))
+
+
 def test_weights_that_do_not_lie_on_multiples_of_their_size(file):
     up, down = torch.randn(4, 2), torch.randn(2, 3)
     entries = {
