@@ -9,9 +9,11 @@ where the norm runs over all inputs of an output, W0 is the weight before any ad
 holds the adapters before this one. Core's `dora_scale` divides by ||W|| instead, the norm of the
 current weight without the update, so a file that PEFT wrote would come out at another strength.
 
-Between strength 0 (the weight as it was) and 1 (PEFT's result) the weight is interpolated, as core
-does for its DoRA. PEFT's own `set_scale` scales D alone and keeps the magnitude at full force,
-so that a strength near 0 is not near the base model.
+Between strength 0 (the weight as it was) and 1 (PEFT's result, to 1e-8) the weight is interpolated,
+as core does for its DoRA. PEFT's own `set_scale` scales D alone and keeps the magnitude at full
+force, so that a strength near 0 is not near the base model. Measured on the tiny SDXL of the tests,
+magnitudes drawn 20 % around the norms: our update differs from set_scale's by 14 % of its length at
+strength 0.8 and 40 % at 0.5; core's formula differs from PEFT's by 41 % at strength 1.
 """
 
 from __future__ import annotations
