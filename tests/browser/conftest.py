@@ -42,7 +42,7 @@ class Studio:
         return self.page.evaluate(script, class_type)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
@@ -62,15 +62,19 @@ def studio(request, comfyui, browser) -> Iterator[Studio]:
     page.on("pageerror", lambda error: studio.errors.append(str(error)))
     page.on(
         "console",
-        lambda message: studio.errors.append(message.text)
-        if message.type == "error" and "ComfyUI-Animation-Studio" in str(message.location)
-        else None,
+        lambda message: (
+            studio.errors.append(message.text)
+            if message.type == "error" and "ComfyUI-Animation-Studio" in str(message.location)
+            else None
+        ),
     )
     page.on(
         "response",
-        lambda answer: studio.errors.append(f"{answer.status} {answer.url}")
-        if answer.status >= 400 and "nimation" in answer.url
-        else None,
+        lambda answer: (
+            studio.errors.append(f"{answer.status} {answer.url}")
+            if answer.status >= 400 and "nimation" in answer.url
+            else None
+        ),
     )
     page.goto(comfyui.url)
     page.wait_for_function("window.app?.extensionManager && window.app.graph")

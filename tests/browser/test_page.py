@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.support.pictures import saved
@@ -14,6 +16,11 @@ DROP = """async (url) => {
   const options = {dataTransfer: transfer, bubbles: true, cancelable: true};
   document.querySelector("#graph-canvas").dispatchEvent(new DragEvent("dragover", options));
   document.querySelector("#graph-canvas").dispatchEvent(new DragEvent("drop", options));
+}"""
+
+SET_SCENE = """(text) => {
+  const loader = app.graph.nodes.find(n => n.comfyClass === "AnimStudio_CharacterLoraLoader");
+  loader.widgets.find(widget => widget.name === "scene_text").value = text;
 }"""
 
 
@@ -62,6 +69,8 @@ def test_dropped_take_restores_its_graph(studio, comfyui):
 
 def test_run_in_the_page_shows_what_the_loader_did(studio, comfyui):
     studio.open(page_form("luca_character"))
+    # A node that ComfyUI has cached does not run, and so reports nothing.
+    studio.page.evaluate(SET_SCENE, f"scene {time.time_ns()}")
     studio.page.evaluate("app.queuePrompt(0)")
     report = studio.page.locator(".animstudio-report", has_text="character luca: weight 0.85")
     report.first.wait_for(timeout=180_000)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import urllib.request
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,9 @@ class ComfyServer:
         self, prompt: Mapping[str, Any], workflow: Mapping[str, Any] | None = None
     ) -> RunResult:
         """Run a prompt (API form) to its end with the pack's client. Raises its RunError."""
-        return asyncio.run(self._run(prompt, workflow))
+        # In a thread of its own: playwright keeps an event loop running in the test's.
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(asyncio.run, self._run(prompt, workflow)).result()
 
     async def _run(
         self, prompt: Mapping[str, Any], workflow: Mapping[str, Any] | None
