@@ -6,6 +6,8 @@ Every figure comes from a fresh process on the same checkpoint and the same file
 16, for UNet and both text encoders, made on the spot and deleted). In it, one after the other:
 
     cold        the first load: files read, keys mapped, models cloned, patches added
+    used        cold, and every LoRA weight read once, as the sampler does when it patches: core
+                maps files and pays for reading them only then, the pack when it loads
     again       the same with nothing kept of the files: fresh caches, fresh nodes
     warm        the same again with what the first load kept (ours: the adapter cache and its
                 patches; core: each LoraLoader node's own last file)
@@ -18,6 +20,8 @@ faster than again, memory no more than core's.
 from __future__ import annotations
 
 import argparse
+import functools
+import gc
 import json
 import os
 import statistics
@@ -74,6 +78,7 @@ def show(count: int, figures: dict[str, list[dict[str, float]]]) -> None:
     }
     for key, unit, scale in (
         ("cold", "ms", 1e3),
+        ("used", "ms", 1e3),
         ("again", "ms", 1e3),
         ("warm", "ms", 1e3),
         ("memory", "x files", 1),
@@ -120,12 +125,29 @@ def measure(
     """Return cold, again and warm in seconds, and memory as a multiple of the files' bytes."""
     before = resident()
     load = fresh(files)
-    cold, kept = timed(lambda: load(model, clip))
+    cold, loaded = timed(lambda: load(model, clip))
+    used = cold + timed(functools.partial(read_weights, loaded))[0]
     memory = (resident() - before) / sum(file.stat().st_size for file in files)
     warm = statistics.median(timed(lambda: load(model, clip))[0] for _ in range(7))
-    del kept
+    del loaded
+    gc.collect()
     again = statistics.median(timed(lambda: fresh(files)(model, clip))[0] for _ in range(3))
-    return {"cold": cold, "again": again, "warm": warm, "memory": memory}
+    return {"cold": cold, "used": used, "again": again, "warm": warm, "memory": memory}
+
+
+def read_weights(loaded: Any) -> None:
+    """Read every weight of the patches once."""
+    patchers = loaded[0] if isinstance(loaded[0], tuple) else loaded
+    for patches in (patches for patcher in patchers for patches in weight_patches(patcher)):
+        for patch in patches:
+            for weight in patch[1].weights:
+                if hasattr(weight, "sum"):
+                    weight.sum()
+
+
+def weight_patches(patcher: Any) -> Any:
+    """Return the patches of a ModelPatcher or of a CLIP, by weight."""
+    return getattr(patcher, "patcher", patcher).patches.values()
 
 
 def fresh_ours(files: list[Path]) -> Callable[[Any, Any], object]:
