@@ -169,7 +169,8 @@ def lora_layout(base: str) -> Layout:
     """A kohya LoRA over every attention and feed-forward layer of the UNet and of CLIP-L.
 
     SDXL's second encoder is left alone: patching its 695 M parameters takes a CPU longer than
-    everything else in a run. `base` is "sdxl" (kohya's names of that UNet's own blocks) or "sd15" (diffusers' block names).
+    everything else in a run. `base` is "sdxl" (kohya's names of that UNet's own blocks) or "sd15"
+    (diffusers' block names).
     """
     sdxl = base == "sdxl"
     unet = _unet(SDXL_UNET if sdxl else SD15_UNET)
