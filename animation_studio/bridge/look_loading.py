@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..errors import LoraError
 from ..lora import AdapterUse, MatchReport, compose, shared_cache
 from ..registry import (
     Choice,
@@ -42,6 +43,11 @@ def load_look(model: Model, clip: Clip, request: LookRequest) -> LoadedLook:
     Nothing chosen, or every weight 0, gives the very model and clip that came in. Raises
     ConfigError for an entry or weight that cannot be used and LoraError for a file that cannot.
     """
+    if clip is None:
+        raise LoraError(
+            "the clip input is empty: this checkpoint holds no text encoders. Load them with a "
+            "CLIP loader, or choose a whole checkpoint."
+        )
     registry = studio.registry()
     choices = resolve_choices(registry, request)
     entries = [_entry(choice) for choice in choices]

@@ -244,7 +244,7 @@ def _next_steps(options: argparse.Namespace) -> str:
         lines.append("  your ComfyUI    scripts/quickstart --comfyui PATH --models PATH/models")
     if not options.serve:
         lines.append("  the page        scripts/quickstart --serve, with the same arguments")
-    lines.append("  your cast       configs/lora_registry.yaml and configs/character_presets.yaml")
+    lines.append("  your cast       copies of configs/*.yaml in user/animation_studio/ (README)")
     return "\n".join(lines)
 
 
