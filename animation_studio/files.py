@@ -14,6 +14,9 @@ from .errors import StudioError
 __all__ = ["read_limited", "sha256_of", "write_atomically"]
 
 _CHUNK = 1 << 20
+# Asking for it means setting it, for the whole process: once, before there are threads.
+_UMASK = os.umask(0)
+os.umask(_UMASK)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -31,10 +34,10 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes private files; give the mode a plain open() would have given.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        # mkstemp makes private files; give the mode a plain open() would have given. Windows
+        # drives under WSL2 without metadata refuse any chmod, and need none.
+        with contextlib.suppress(OSError):
+            temporary.chmod(0o666 & ~_UMASK)
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import io
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 from ..errors import StudioError
 from ..files import write_atomically
 from ..registry import Look, SamplingValues
-from ..runs.provenance import Prompt, PromptGraph
+from ..runs.provenance import Prompt, PromptGraph, linked_node
 from ..runs.record import Record, entry_records
 from .environment import versions
 from .images import to_bytes
@@ -56,11 +57,11 @@ class SavedTakes:
 
 
 def save_takes(images: torch.Tensor, prefix: str, context: TakeContext) -> SavedTakes:
-    """Write each picture of a batch as PNG and its record as JSON beside it, both atomically.
+    """Write each picture of a batch as PNG and its record as JSON beside it, both or none.
 
     `images` is float [batch, height, width, 3]. `prefix` is a name below ComfyUI's output folder,
-    with its %placeholders%. Raises StudioError for a prefix that leaves the folder, and OSError as
-    the file system does.
+    with its %placeholders%. Raises StudioError for a prefix that leaves the folder and where the
+    file system refuses (a full disk, no permission).
     """
     pictures = to_bytes(images)
     height, width = pictures[0].shape[:2]
@@ -69,19 +70,36 @@ def save_takes(images: torch.Tensor, prefix: str, context: TakeContext) -> Saved
     saved = SavedTakes([], [])
     for index, picture in enumerate(pictures):
         stem = f"{name.replace('%batch_num%', str(index))}_{counter + index:05}_"
-        text = record.model_copy(update={"file": f"{stem}.png"}).as_json()
-        # The record first: a picture that is there always has one.
-        write_atomically(folder / f"{stem}.json", text.encode())
-        write_atomically(folder / f"{stem}.png", _png(picture, context, text))
+        own = {"file": f"{stem}.png", "batch_index": index, "batch_size": len(pictures)}
+        text = record.model_copy(update=own).as_json()
+        _write_pair(folder / f"{stem}.png", _png(picture, context, text), text)
         for names, suffix in ((saved.images, "png"), (saved.records, "json")):
             names.append({"filename": f"{stem}.{suffix}", "subfolder": subfolder, "type": "output"})
     return saved
 
 
+def _write_pair(path: Path, png: bytes, record: str) -> None:
+    """Write a picture and its record. A picture that is there has one, and no record stands alone."""
+    beside = path.with_suffix(".json")
+    try:
+        write_atomically(beside, record.encode())
+        try:
+            write_atomically(path, png)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise StudioError(
+            f"{path}: the take cannot be saved ({error.strerror}). Make room or choose another "
+            "output folder, and run again: what is cached is not made twice."
+        ) from error
+
+
 def _place(prefix: str, width: int, height: int) -> tuple[Path, str, int, str]:
     output = folder_paths.get_output_directory()
-    target = Path(output, prefix).resolve()
-    if not target.is_relative_to(Path(output).resolve()):
+    # Compared without following links, as core does: a link inside the folder is its owner's act.
+    target = os.path.abspath(os.path.join(output, prefix))  # noqa: PTH100, PTH118
+    if not Path(target).is_relative_to(os.path.abspath(output)):  # noqa: PTH100
         raise StudioError(
             f"filename_prefix {prefix!r} leaves ComfyUI's output folder; give a name inside it"
         )
@@ -93,7 +111,7 @@ def _place(prefix: str, width: int, height: int) -> tuple[Path, str, int, str]:
 
 def _record(context: TakeContext, width: int, height: int) -> Record:
     look, sampling = context.look, context.sampling
-    graph = PromptGraph(context.prompt, context.node, _known(sampling))
+    graph = PromptGraph(context.prompt, context.node, _known(context))
     prompts = look.prompts if look else None
     return Record(
         created=datetime.datetime.now(datetime.timezone.utc),
@@ -109,7 +127,7 @@ def _record(context: TakeContext, width: int, height: int) -> Record:
             if prompts
             else {}
         ),
-        sampling=sampling or (look.sampling if look else None),
+        sampling=sampling,
         consistency_threshold=look.consistency_threshold if look else None,
         samplers=graph.samplers(),
         models=graph.models(),
@@ -120,9 +138,11 @@ def _record(context: TakeContext, width: int, height: int) -> Record:
     )
 
 
-def _known(sampling: SamplingValues | None) -> dict[tuple[str, int], object]:
-    """The outputs of the Quality Preset node by index, as the connected values say them."""
-    if sampling is None:
+def _known(context: TakeContext) -> dict[tuple[str, int], object]:
+    """The outputs of the Quality Preset whose sampling is connected, by node id and index."""
+    sampling = context.sampling
+    origin = linked_node(context.prompt, context.node, "sampling")
+    if sampling is None or origin is None or origin.class_type != _QUALITY:
         return {}
     values = (
         sampling.steps,
@@ -132,7 +152,7 @@ def _known(sampling: SamplingValues | None) -> dict[tuple[str, int], object]:
         sampling.width,
         sampling.height,
     )
-    return {(_QUALITY, index): value for index, value in enumerate(values)}
+    return {(origin.key, index): value for index, value in enumerate(values)}
 
 
 def _png(picture: NDArray[np.uint8], context: TakeContext, record: str) -> bytes:

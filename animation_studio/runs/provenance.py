@@ -10,17 +10,35 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
-__all__ = ["GraphNode", "PromptGraph"]
+__all__ = ["GraphNode", "Prompt", "PromptGraph", "linked_node"]
 
 Prompt: TypeAlias = Mapping[str, Mapping[str, object]]
 
 _SEEDS = ("seed", "noise_seed")
-# Keys of a sampler's settings in ComfyUI's KSampler and KSamplerAdvanced.
-_SAMPLING = ("steps", "cfg", "sampler_name", "scheduler", "denoise", "add_noise")
+# Keys of a sampler's settings in ComfyUI's KSampler and KSamplerAdvanced, and in the parts of
+# SamplerCustomAdvanced (RandomNoise, BasicScheduler, KSamplerSelect, CFGGuider).
+_SAMPLING = (
+    "steps",
+    "cfg",
+    "sampler_name",
+    "scheduler",
+    "denoise",
+    "add_noise",
+    "start_at_step",
+    "end_at_step",
+)
 # Inputs that name a model file in ComfyUI's loaders.
 _MODEL_INPUTS = (
-    "ckpt_name", "unet_name", "vae_name", "clip_name", "lora_name", "control_net_name",
-)  # fmt: skip
+    "ckpt_name",
+    "unet_name",
+    "vae_name",
+    "clip_name",
+    "clip_name1",
+    "clip_name2",
+    "clip_name3",
+    "lora_name",
+    "control_net_name",
+)
 
 
 class GraphNode:
@@ -36,7 +54,7 @@ class GraphNode:
 class PromptGraph:
     """What stands upstream of one node of a prompt.
 
-    `known` gives values of outputs that only the run knew, by class and output index; a link that
+    `known` gives values of outputs that only the run knew, by node id and output index; a link
     neither it nor the prompt explains is written as "NODE_ID.OUTPUT (CLASS)".
     """
 
@@ -51,16 +69,14 @@ class PromptGraph:
         self.nodes = list(self._upstream(node))
 
     def samplers(self) -> list[dict[str, object]]:
-        """Return seed and sampling values of every upstream node that has a seed."""
-        found = []
+        """Return seed and sampling values of every upstream node that has any."""
+        found: list[dict[str, object]] = []
         for node in self.nodes:
-            seeds = [key for key in _SEEDS if key in node.inputs]
-            if seeds:
-                values = {
-                    key: self.value(node.inputs[key]) for key in _SAMPLING if key in node.inputs
-                }
-                seed = self.value(node.inputs[seeds[0]])
-                found.append({"node": node.key, "class": node.class_type, "seed": seed, **values})
+            values = {key: self.value(node.inputs[key]) for key in _SAMPLING if key in node.inputs}
+            for seed in (key for key in _SEEDS if key in node.inputs):
+                values = {"seed": self.value(node.inputs[seed]), **values}
+            if values:
+                found.append({"node": node.key, "class": node.class_type, **values})
         return found
 
     def models(self) -> list[dict[str, object]]:
@@ -92,10 +108,11 @@ class PromptGraph:
             return value
         key, output = link
         node = GraphNode(key, self._prompt.get(key, {}))
-        if (node.class_type, output) in self._known:
-            return self._known[node.class_type, output]
-        # Primitive nodes pass their one widget on, called "value" in core.
-        if "value" in node.inputs and _link(node.inputs["value"]) is None:
+        if (key, output) in self._known:
+            return self._known[key, output]
+        # Core's primitive nodes (PrimitiveInt, ...) pass their one widget on.
+        primitive = node.class_type.startswith("Primitive") and "value" in node.inputs
+        if primitive and _link(node.inputs["value"]) is None:
             return node.inputs["value"]
         return f"{key}.{output} ({node.class_type})"
 
@@ -116,7 +133,15 @@ class PromptGraph:
                     waiting.append(link[0])
 
 
+def linked_node(prompt: Prompt, node: str, name: str) -> GraphNode | None:
+    """Return the node that the input `name` of a node is linked to, None where it is not."""
+    link = _link(GraphNode(node, prompt.get(node, {})).inputs.get(name))
+    return GraphNode(link[0], prompt.get(link[0], {})) if link else None
+
+
 def _link(value: object) -> tuple[str, int] | None:
-    if isinstance(value, list) and len(value) == 2 and isinstance(value[1], int):
-        return str(value[0]), value[1]
+    if isinstance(value, list) and len(value) == 2:
+        key, output = value
+        if isinstance(key, str) and type(output) is int:
+            return key, output
     return None

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import datetime
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from pydantic import BaseModel, ConfigDict
 
 from ..files import sha256_of
+from ..lora import files_of
 from ..registry import Look, SamplingValues
 
 __all__ = ["EntryRecord", "Record", "entry_records"]
 
-_LORA_PARTS = ("adapter_model.safetensors", "adapter_config.json")
 _hashes: dict[tuple[str, int, int], str] = {}
 
 
 class EntryRecord(BaseModel):
-    """An entry of the look with the SHA-256 of each of its files, by path below the LoRA."""
+    """An entry of the look with the SHA-256 of each of its files, by path below the LoRA.
+
+    `lora_path` is as configured, of an absolute one the last part only: pictures are shared, and
+    their maker's folders are nobody's business.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -34,6 +38,8 @@ class EntryRecord(BaseModel):
 class Record(BaseModel):
     """How a take was made. What was not connected or cannot be known is None or empty.
 
+    `batch_index` counts from 0 within the batch whose noise the seed made.
+
     `samplers`, `models`, `controls` and `poses` are read from the prompt; `versions` names the
     software.
     """
@@ -45,6 +51,8 @@ class Record(BaseModel):
     file: str
     width: int
     height: int
+    batch_index: int = 0
+    batch_size: int = 1
     character: str | None = None
     entries: list[EntryRecord] = []
     positive: str | None = None
@@ -68,7 +76,8 @@ def entry_records(look: Look) -> list[EntryRecord]:
     """Return the look's entries with the hashes of their files, as the files are now."""
     return [
         EntryRecord(
-            **entry.model_dump(exclude={"lora_file"}),
+            **entry.model_dump(exclude={"lora_file", "lora_path"}),
+            lora_path=_shareable(entry.lora_path),
             sha256=_file_hashes(Path(entry.lora_file)) if entry.lora_file else {},
         )
         for entry in look.entries
@@ -76,10 +85,13 @@ def entry_records(look: Look) -> list[EntryRecord]:
 
 
 def _file_hashes(path: Path) -> dict[str, str]:
-    if path.is_dir():
-        files = sorted(found for part in _LORA_PARTS for found in path.rglob(part))
-        return {file.relative_to(path).as_posix(): _hash(file) for file in files}
-    return {path.name: _hash(path)} if path.exists() else {}
+    folder = path if path.is_dir() else path.parent
+    return {file.relative_to(folder).as_posix(): _hash(file) for file in files_of(path)}
+
+
+def _shareable(path: str | None) -> str | None:
+    absolute = path is not None and (Path(path).is_absolute() or PureWindowsPath(path).drive)
+    return PureWindowsPath(path).name if path is not None and absolute else path
 
 
 def _hash(path: Path) -> str:
