@@ -39,14 +39,14 @@ def _kind_inputs(kind: EntryKind) -> list[io.Input]:
     return [
         io.Combo.Input(
             kind,
-            options=[NONE, *studio.registry().names(kind)],
+            options=[NONE, *studio.registry().choices(kind)],
             default=NONE,
             tooltip=f"{_TIPS[kind]} From lora_registry.yaml; press R after editing it.",
         ),
         io.Float.Input(
             f"{kind}_weight",
             default=AUTO_WEIGHT,
-            min=-10.0,
+            min=AUTO_WEIGHT,
             max=10.0,
             step=0.05,
             tooltip=f"Strength of the {kind}'s LoRA on model and text encoders. "

@@ -101,7 +101,8 @@ class Pose(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, pose: str | None, **_: Any) -> str:
         """Change when the pose's file does."""
-        return "" if pose is None else studio.pose_library().content_hash(pose)
+        library = studio.pose_library()
+        return library.content_hash(pose) if pose else " ".join(library.names())
 
     @classmethod
     def execute(cls, pose: str, keypoints: Any = None, **placing: Any) -> io.NodeOutput:

@@ -73,6 +73,8 @@ class QualityPreset(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, preset: str | None, **_: object) -> str:
         """Change when the values that come out change."""
+        if preset is None:
+            return studio.registry().content_hash
         return studio.sampling_fingerprint(None if preset == OWN else preset)
 
     @classmethod

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import comfy.model_management
 import comfy.utils
 
-from ..control import preprocess
+from ..control import NETWORKS, preprocess, unload_preprocessors
 from ..errors import ControlError
 from ..registry import AUTO_WEIGHT, ControlType
 from . import studio
@@ -25,6 +25,8 @@ __all__ = ["ControlRequest", "ControlResult", "check_control", "run_control"]
 
 # The smallest map that a ControlNet can use: its hint encoder halves three times.
 _MIN_SIDE = 8
+# Room for the largest preprocessor: DPT-Large has 1.3 GB of 32-bit weights and needs as much again.
+_ANNOTATOR_BYTES = 3 << 30
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def run_control(
             positive,
             negative,
             load_control_net(file),
-            map_[..., :3],
+            map_[..., :3] if map_.shape[-1] >= 3 else map_[..., :1].repeat(1, 1, 1, 3),
             strength=strength,
             start=request.start,
             end=request.end,
@@ -113,17 +115,26 @@ def _map_of(image: torch.Tensor, control: ControlType, name: str) -> torch.Tenso
     settings = studio.registry().preprocessing(name)
     pictures = to_bytes(image)
     progress = comfy.utils.ProgressBar(len(pictures))
+    device = comfy.model_management.get_torch_device()
+    if control.preprocessor in NETWORKS:
+        comfy.model_management.free_memory(_ANNOTATOR_BYTES, device)
     maps = []
-    for picture in pictures:
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        maps.append(
-            preprocess(
-                control.preprocessor,
-                picture,
-                settings=settings.model_dump() if settings else {},
-                annotator_folders=annotator_folders(),
-                device=str(comfy.model_management.get_torch_device()),
+    try:
+        for picture in pictures:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            maps.append(
+                preprocess(
+                    control.preprocessor,
+                    picture,
+                    settings=settings.model_dump() if settings else {},
+                    annotator_folders=annotator_folders(),
+                    device=str(device),
+                )
             )
-        )
-        progress.update(1)
+            progress.update(1)
+    finally:
+        # ComfyUI does not know of these networks, so it could not make room by unloading them.
+        if control.preprocessor in NETWORKS:
+            unload_preprocessors()
+            comfy.model_management.soft_empty_cache()
     return to_image(maps)

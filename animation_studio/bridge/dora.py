@@ -31,17 +31,53 @@ __all__ = ["PatchSequence", "PeftDora"]
 Function = Callable[[torch.Tensor], torch.Tensor]
 
 
-class PeftDora(WeightAdapterBase):  # type: ignore[misc]  # ComfyUI has no types
-    """A DoRA module in PEFT's format: up [out, r, ...], down [r, in, ...], magnitude [out]."""
+class _Adapter(WeightAdapterBase):  # type: ignore[misc]  # ComfyUI has no types
+    """What core asks of an adapter.
+
+    Newer cores rebuild one as `type(adapter)(adapter.loaded_keys, weights)` with `weights` copied
+    to the GPU while nobody waits: everything travels in `weights`, whose tensors the constructor
+    must not read.
+    """
+
+    def __init__(self, loaded_keys: set[str], weights: Sequence[Any]) -> None:
+        self.loaded_keys = loaded_keys
+        self.weights = weights
+
+    def patched(
+        self, weight: torch.Tensor, key: str, strength: float, function: Function | None
+    ) -> torch.Tensor:
+        """Return what core shall put in the place of `weight`."""
+        raise NotImplementedError
+
+    def calculate_weight(
+        self,
+        weight: torch.Tensor,
+        key: str,
+        strength: float,
+        _strength_model: float = 1.0,
+        _offset: object = None,
+        function: Function | None = None,
+        *_rest: object,
+        **_more: object,
+    ) -> torch.Tensor:
+        """Patch `weight` in place (core's call)."""
+        return weight.copy_(self.patched(weight, key, strength, function))
+
+
+class PeftDora(_Adapter):
+    """A DoRA module in PEFT's format.
+
+    `weights` are up [out, r, ...], down [r, in, ...], magnitude [out] and alpha (a float, or None
+    for a scale of 1).
+    """
 
     name = "peft_dora"
 
-    def __init__(
-        self, up: torch.Tensor, down: torch.Tensor, alpha: float | None, magnitude: torch.Tensor
-    ) -> None:
-        self.loaded_keys: set[str] = set()
-        self.weights = [up, down, magnitude]
-        self.scale = 1.0 if alpha is None else alpha / down.shape[0]
+    def patched(
+        self, weight: torch.Tensor, key: str, strength: float, function: Function | None
+    ) -> torch.Tensor:
+        """Return `weight` with this module, taking it for the original one."""
+        return self.applied(weight, weight, strength, function)
 
     def applied(
         self,
@@ -55,12 +91,14 @@ class PeftDora(WeightAdapterBase):  # type: ignore[misc]  # ComfyUI has no types
         Both have the same shape, which the result has too; computed in 32-bit floats. `function`
         is core's reordering of outputs for a few models.
         """
+        *tensors, alpha = self.weights
         up, down, magnitude = (
             comfy.model_management.cast_to_device(tensor, weight.device, torch.float32)
-            for tensor in self.weights
+            for tensor in tensors
         )
+        scale = 1.0 if alpha is None else alpha / down.shape[0]
         delta = torch.mm(up.flatten(start_dim=1), down.flatten(start_dim=1))
-        delta = delta.reshape(weight.shape) * self.scale
+        delta = delta.reshape(weight.shape) * scale
         if function is not None:
             delta, magnitude = function(delta), function(magnitude)
         norm = (original.float() + delta).flatten(start_dim=1).norm(dim=1)
@@ -69,53 +107,26 @@ class PeftDora(WeightAdapterBase):  # type: ignore[misc]  # ComfyUI has no types
         patched: torch.Tensor = current + strength * (factor * (current + delta) - current)
         return patched
 
-    def calculate_weight(
-        self,
-        weight: torch.Tensor,
-        key: str,
-        strength: float,
-        _strength_model: float = 1.0,
-        _offset: object = None,
-        function: Function | None = None,
-        *_rest: object,
-        **_more: object,
-    ) -> torch.Tensor:
-        """Patch `weight` in place, taking it for the original one (core's call)."""
-        return weight.copy_(self.applied(weight, weight, strength, function))
 
-
-class PatchSequence(WeightAdapterBase):  # type: ignore[misc]  # ComfyUI has no types
+class PatchSequence(_Adapter):
     """Several patches of one weight in order, for weights that have a `PeftDora` among them.
 
     Core hands each patch the weight as the patches before left it; DoRA's norm needs the weight
-    from before all of them.
+    from before all of them. `weights` are pairs (strength, patch).
     """
 
     name = "patch_sequence"
 
-    def __init__(self, patches: Sequence[tuple[float, Any]]) -> None:
-        self.loaded_keys: set[str] = set()
-        self.weights = [patch for _, patch in patches]
-        self.patches = tuple(patches)
-
-    def calculate_weight(
-        self,
-        weight: torch.Tensor,
-        key: str,
-        strength: float,
-        _strength_model: float = 1.0,
-        _offset: object = None,
-        function: Function | None = None,
-        *_rest: object,
-        **_more: object,
+    def patched(
+        self, weight: torch.Tensor, key: str, strength: float, function: Function | None
     ) -> torch.Tensor:
-        """Patch `weight` in place with all patches, `strength` of the whole (core's call)."""
+        """Return `weight` with all patches, `strength` of the whole."""
         original = weight.to(torch.float32, copy=True)
         current = original.clone()
-        for own_strength, patch in self.patches:
+        for own_strength, patch in self.weights:
             if isinstance(patch, PeftDora):
                 current = patch.applied(current, original, own_strength, function)
             else:
                 step = [(own_strength, patch, 1.0, None, function)]
                 current = comfy.lora.calculate_weight(step, current, key)
-        return weight.copy_(original + strength * (current - original))
+        return original + strength * (current - original)

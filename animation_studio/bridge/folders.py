@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 import folder_paths
 
 from ..errors import ControlError, LoraError
+from ..lora import files_of
 from ..registry import ControlType
 
 __all__ = [
@@ -88,9 +89,8 @@ def lora_file(lora_path: str, entry: str) -> Path:
 
 
 def file_stamp(path: Path) -> str:
-    """Return what changes when a file, or a file of a folder, is replaced: times and sizes."""
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    stats = [(file.name, file.stat()) for file in files]
+    """Return what changes when a LoRA file, or one of a PEFT folder, is replaced: times, sizes."""
+    stats = [(file.name, file.stat()) for file in files_of(path)]
     return " ".join(f"{name}:{info.st_mtime_ns}:{info.st_size}" for name, info in stats)
 
 
@@ -118,7 +118,7 @@ def controlnet_file(control: ControlType, name: str) -> Path:
     raise ControlError(
         f"control {name!r}: no ControlNet {model!r} in {folders}. Save it{link} there as "
         f"{own}.safetensors (or the whole repository as a folder {own}/), or name your own file "
-        "as `file` of this control in controlnet_config.yaml."
+        "as `file` of this control in controlnet_config.yaml. Only .safetensors files are used."
     )
 
 

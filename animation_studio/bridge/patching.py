@@ -102,12 +102,13 @@ def _space(
 
 def _peft_dora(tensors: Mapping[str, Any], module: str) -> PeftDora:
     alpha = tensors.get(f"{module}.alpha")
-    return PeftDora(
+    weights = (
         tensors[f"{module}.lora_up.weight"],
         tensors[f"{module}.lora_down.weight"],
-        None if alpha is None else alpha.item(),
         tensors[f"{module}{PEFT_MAGNITUDE}"],
+        None if alpha is None else alpha.item(),
     )
+    return PeftDora(set(), weights)
 
 
 def _add(clone: Model | Clip, layers: Sequence[tuple[Mapping[Any, Any], float]]) -> None:
@@ -127,7 +128,8 @@ def _add(clone: Model | Clip, layers: Sequence[tuple[Mapping[Any, Any], float]])
         clone.add_patches(
             {
                 key: PatchSequence(
-                    [(strength, patches[key]) for patches, strength in layers if key in patches]
+                    set(),
+                    [(strength, patches[key]) for patches, strength in layers if key in patches],
                 )
                 for key in sequenced
             }

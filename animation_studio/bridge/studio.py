@@ -41,11 +41,12 @@ _reported: set[str] = set()
 
 @cache
 def vocabulary() -> SamplerVocabulary:
-    """Return the samplers and schedulers of this ComfyUI."""
-    return SamplerVocabulary(
-        samplers=tuple(comfy.samplers.KSampler.SAMPLERS),
-        schedulers=tuple(comfy.samplers.KSampler.SCHEDULERS),
-    )
+    """Return the samplers and schedulers of this ComfyUI.
+
+    Core's own lists and no copies: packs that load later add to them.
+    """
+    kinds = comfy.samplers.KSampler
+    return SamplerVocabulary(samplers=kinds.SAMPLERS, schedulers=kinds.SCHEDULERS)
 
 
 @cache

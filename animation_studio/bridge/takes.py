@@ -79,7 +79,7 @@ def save_takes(images: torch.Tensor, prefix: str, context: TakeContext) -> Saved
 
 
 def _write_pair(path: Path, png: bytes, record: str) -> None:
-    """Write a picture and its record. A picture that is there has one, and no record stands alone."""
+    """Write a picture and its record: no picture is without one, and no record stands alone."""
     beside = path.with_suffix(".json")
     try:
         write_atomically(beside, record.encode())

@@ -11,10 +11,11 @@ Importing this room loads neither NumPy nor Pillow; the functions load what they
 from .canny import canny
 from .draw import draw_pose
 from .poses import PoseLibrary, save_pose
-from .preprocess import PREPROCESSORS, preprocess, unload_preprocessors
+from .preprocess import NETWORKS, PREPROCESSORS, preprocess, unload_preprocessors
 from .skeleton import Keypoint, Person, Pose
 
 __all__ = [
+    "NETWORKS",
     "PREPROCESSORS",
     "Keypoint",
     "Person",

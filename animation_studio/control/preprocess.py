@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["PREPROCESSORS", "preprocess", "unload_preprocessors"]
+__all__ = ["NETWORKS", "PREPROCESSORS", "preprocess", "unload_preprocessors"]
 
 # Beyond this the picture, enlarged to a shorter side of 512, would not fit a network.
 _MAX_ASPECT = 8
@@ -132,6 +132,8 @@ _RUNS: dict[str, _Run] = {
     "depth_midas": _depth,
 }
 PREPROCESSORS = tuple(_RUNS)
+NETWORKS = frozenset(PREPROCESSORS) - {"canny"}
+"""The preprocessors that load a network, which stays until `unload_preprocessors`."""
 
 
 def _pose(found: Sequence[Any], width: int, height: int) -> Pose:

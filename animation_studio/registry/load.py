@@ -265,7 +265,7 @@ _Stamp: TypeAlias = tuple[str, int, int, int, int]
 
 @dataclass(frozen=True)
 class _Loaded:
-    stamp: tuple[_Stamp, ...]
+    stamp: tuple[int | _Stamp, ...]
     registry: Registry
 
 
@@ -284,11 +284,16 @@ class RegistryStore:
     def current(self) -> Registry:
         """Return the registry as the files stand now."""
         with self._lock:
-            stamp = tuple(self._stamps())
+            stamp = (self._known_samplers(), *self._stamps())
             if self._loaded is None or self._loaded.stamp != stamp:
                 registry = load_registry(self._layers, self._vocabulary)
                 self._loaded = _Loaded(stamp, registry)
             return self._loaded.registry
+
+    def _known_samplers(self) -> int:
+        """Count what schedulers are checked against; packs that load later add to it."""
+        known = self._vocabulary
+        return len(known.samplers) + len(known.schedulers) if known else 0
 
     def _stamps(self) -> Iterator[_Stamp]:
         for path in (folder / name for folder in self._layers for name in CONFIG_FILES):

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
+from pydantic import BaseModel
+
 from ..errors import ConfigError
 from .models import (
     CannySettings,
@@ -97,14 +99,19 @@ class Registry:
     @property
     def content_hash(self) -> str:
         """Changes when any usable entry does."""
-        entries = (entry for table in self.entries.values() for entry in table.values())
-        presets = (character.preset for character in self.characters.values())
-        return content_hash(
-            *self.characters, *entries, *presets, *self.quality.values(), *self.controls.values()
-        )
+        tables: list[Mapping[str, BaseModel]] = [*self.entries.values(), self.quality]
+        tables += [self.controls, self.preprocessors]
+        tables.append({key: character.preset for key, character in self.characters.items()})
+        parts = [part for table in tables for row in table.items() for part in row]
+        return content_hash(*parts, repr(self.defaults))
+
+    def choices(self, kind: EntryKind) -> list[str]:
+        """Return the ids for a combo: the usable ones, then the broken, which say why when used."""
+        names = self.names(kind)
+        return [*names, *(key for key in self.broken[kind] if key not in names)]
 
     def names(self, kind: EntryKind) -> list[str]:
-        """Return the ids of one kind, in the order of the files, for a combo."""
+        """Return the ids of the usable entries of one kind, in the order of the files."""
         return list(self.characters if kind == "character" else self.entries[kind])
 
     def character(self, key: str) -> Character:
