@@ -13,6 +13,8 @@ const WIDGET = "animstudio_report";
 // Pixels: a line of the report, and the most that a report takes before it scrolls.
 const LINE = 16;
 const MOST = 160;
+// Problems of the configuration that one message names.
+const SHOWN = 5;
 
 /**
  * @typedef {{lines: string[], warnings: string[]}} Report
@@ -64,34 +66,61 @@ function line(text, color) {
   return element;
 }
 
+/**
+ * Shows a node's report when it ran. The page finds the node, in subgraphs too, and calls this.
+ * @param {GraphNode} node
+ */
+function listen(node) {
+  const before = node.onExecuted;
+  node.onExecuted = function (output) {
+    before?.call(this, output);
+    const report = output?.[WIDGET]?.[0];
+    if (report) show(node, report);
+  };
+}
+
+/**
+ * Lets Save Take's prefix know %date:yyyy-MM-dd% and %Node.widget%, which the page replaces for
+ * core's save nodes only. Where the page offers no replacement, the text goes out as it stands.
+ * @param {GraphNode} node
+ */
+function replacePlaceholders(node) {
+  const widget = node.widgets?.find((widget) => widget.name === "filename_prefix");
+  if (!widget) return;
+  widget.serializeValue = () => {
+    const replace = window.comfyAPI?.utils?.applyTextReplacements;
+    return replace ? replace(app, String(widget.value)) : widget.value;
+  };
+}
+
+/** Tells of the first problems in one message, however many there are. */
 async function tellProblems() {
-  const answer = await api.fetchApi("/animation_studio/problems");
-  if (!answer.ok) return;
+  const answer = await api.fetchApi("/animation_studio/problems").catch(() => null);
+  if (!answer?.ok) return;
   /** @type {{problems: {severity: "error" | "warning", text: string}[]}} */
   const { problems } = await answer.json();
-  for (const { severity, text } of problems) {
-    app.extensionManager.toast.add({
-      severity: severity === "error" ? "error" : "warn",
-      summary: "Animation Studio: configuration",
-      detail: text,
-      life: 12000,
-    });
-  }
+  if (!problems.length) return;
+  const more = problems.length - SHOWN;
+  app.extensionManager.toast.add({
+    severity: problems.some(({ severity }) => severity === "error") ? "error" : "warn",
+    summary: "Animation Studio: configuration",
+    detail: [
+      ...problems.slice(0, SHOWN).map(({ text }) => text),
+      ...(more > 0 ? [`... and ${more} more; the terminal shows all.`] : []),
+    ].join("\n"),
+    life: 20000,
+  });
 }
 
 app.registerExtension({
   name: "AnimationStudio.Report",
   nodeCreated(node) {
-    if (node.comfyClass?.startsWith(PREFIX)) addReport(node);
+    if (!node.comfyClass?.startsWith(PREFIX)) return;
+    addReport(node);
+    listen(node);
+    if (node.comfyClass === `${PREFIX}SaveTake`) replacePlaceholders(node);
   },
-  async setup() {
-    api.addEventListener("executed", ({ detail }) => {
-      const report = detail.output?.[WIDGET]?.[0];
-      const node = report && app.graph.getNodeById(detail.display_node ?? detail.node);
-      if (node?.comfyClass?.startsWith(PREFIX)) show(node, report);
-    });
-    await tellProblems();
-  },
+  setup: tellProblems,
   // R in the page: the combos have just been read again, and with them the configuration.
   refreshComboInNodes: tellProblems,
 });

@@ -7,6 +7,7 @@ declare module "*/scripts/app.js" {
     value?: unknown;
     element?: HTMLElement;
     serialize?: boolean;
+    serializeValue?: () => unknown;
   }
 
   export interface DOMWidgetOptions {
@@ -18,6 +19,7 @@ declare module "*/scripts/app.js" {
   export interface GraphNode {
     id: number | string;
     comfyClass?: string;
+    onExecuted?: (output: Record<string, any> | null) => void;
     widgets?: NodeWidget[];
     addDOMWidget(
       name: string,
@@ -53,16 +55,19 @@ declare module "*/scripts/app.js" {
 }
 
 declare module "*/scripts/api.js" {
-  /** What a node said when it ended; `display_node` differs from `node` inside subgraphs. */
-  export interface Executed {
-    node: string;
-    display_node?: string;
-    prompt_id: string;
-    output: Record<string, any> | null;
-  }
-
   export const api: {
     fetchApi(route: string, options?: RequestInit): Promise<Response>;
-    addEventListener(type: "executed", listener: (event: CustomEvent<Executed>) => void): void;
+  };
+}
+
+interface Window {
+  /** The page's own modules, for extensions. */
+  comfyAPI?: {
+    utils?: {
+      applyTextReplacements?: (
+        app: typeof import("*/scripts/app.js").app,
+        value: string,
+      ) => string;
+    };
   };
 }

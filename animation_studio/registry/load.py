@@ -265,7 +265,7 @@ _Stamp: TypeAlias = tuple[str, int, int, int, int]
 
 @dataclass(frozen=True)
 class _Loaded:
-    stamp: tuple[int | _Stamp, ...]
+    stamp: tuple[object, ...]
     registry: Registry
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -22,6 +23,19 @@ SET_SCENE = """(text) => {
   const loader = app.graph.nodes.find(n => n.comfyClass === "AnimStudio_CharacterLoraLoader");
   loader.widgets.find(widget => widget.name === "scene_text").value = text;
 }"""
+
+SET_PREFIX = """(text) => {
+  const take = app.graph.nodes.find(n => n.comfyClass === "AnimStudio_SaveTake");
+  take.widgets.find(widget => widget.name === "filename_prefix").value = text;
+}"""
+
+INTO_SUBGRAPH = """() => {
+  const loader = app.graph.nodes.find(n => n.comfyClass === "AnimStudio_CharacterLoraLoader");
+  app.graph.convertToSubgraph(new Set([loader]));
+}"""
+
+REPORT_INSIDE = """() => app.graph.nodes.some(outer => outer.subgraph?.nodes.some(node =>
+  node.widgets.some(widget => widget.element?.textContent.includes("character luca: weight"))))"""
 
 
 def test_page_loads_the_pack_without_an_error(studio):
@@ -76,6 +90,23 @@ def test_run_in_the_page_shows_what_the_loader_did(studio, comfyui):
     report.first.wait_for(timeout=180_000)
     assert "CLIP window" in report.first.text_content()
     assert studio.errors == []
+
+
+def test_a_node_inside_a_subgraph_reports_too(studio):
+    studio.open(page_form("luca_character"))
+    studio.page.evaluate(SET_SCENE, f"scene {time.time_ns()}")
+    studio.page.evaluate(INTO_SUBGRAPH)
+    studio.page.evaluate("app.queuePrompt(0)")
+    studio.page.wait_for_function(REPORT_INSIDE, timeout=180_000)
+    assert studio.errors == []
+
+
+def test_dates_in_the_prefix_are_replaced(studio):
+    studio.open(page_form("luca_character"))
+    studio.page.evaluate(SET_PREFIX, "%date:yyyy%/%Who and where.character%_%width%")
+    prompt = studio.prompt()
+    prefix = prompt[studio.node("AnimStudio_SaveTake")]["inputs"]["filename_prefix"]
+    assert re.fullmatch(r"20\d\d/luca_%width%", prefix)
 
 
 def test_templates_and_help_pages_are_served(studio, comfyui):
