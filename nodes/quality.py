@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import comfy.samplers
 from comfy_api.latest import io
 
 from ..animation_studio.bridge import studio
@@ -19,6 +18,7 @@ class QualityPreset(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
+        names = studio.vocabulary()
         return io.Schema(
             node_id="AnimStudio_QualityPreset",
             display_name="Quality Preset",
@@ -46,13 +46,13 @@ class QualityPreset(io.ComfyNode):
                 io.Combo.Output(
                     "sampler_name",
                     display_name="sampler_name",
-                    options=comfy.samplers.KSampler.SAMPLERS,
+                    options=names.samplers,
                     tooltip="For a KSampler's sampler_name.",
                 ),
                 io.Combo.Output(
                     "scheduler",
                     display_name="scheduler",
-                    options=comfy.samplers.KSampler.SCHEDULERS,
+                    options=names.schedulers,
                     tooltip="For a KSampler's scheduler.",
                 ),
                 io.Int.Output("width", display_name="width", tooltip="Width in pixels."),

@@ -43,7 +43,8 @@ _reported: set[str] = set()
 def vocabulary() -> SamplerVocabulary:
     """Return the samplers and schedulers of this ComfyUI.
 
-    Core's own lists and no copies: packs that load later add to them.
+    Core's own lists and no copies: packs that load later add to them, and core compares an output's
+    list with a KSampler input's.
     """
     kinds = comfy.samplers.KSampler
     return SamplerVocabulary(samplers=kinds.SAMPLERS, schedulers=kinds.SCHEDULERS)

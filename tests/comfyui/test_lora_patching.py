@@ -254,3 +254,19 @@ def test_text_encoders_are_told_by_their_width(tiny, patch, tmp_path, name):
     wrapped = forms.trained(getattr(tiny, name), TEXT_CONFIGS["rslora, alpha pattern"])
     _, clip = patch((forms.peft_folder(wrapped, tmp_path), 1.0))
     assert_equal(tiny, clip.patcher, name, forms.merged(wrapped), getattr(tiny, name))
+
+
+def test_adapters_can_be_rebuilt_as_newer_cores_do(comfyui_modules):
+    """Dynamic VRAM makes `type(adapter)(adapter.loaded_keys, weights)` of copied weights."""
+    from animation_studio.bridge.dora import PatchSequence, PeftDora
+
+    generator = torch.Generator().manual_seed(1)
+    weight, up, down = (torch.randn(*s, generator=generator) for s in ((6, 5), (6, 2), (2, 5)))
+    dora = PeftDora(set(), (up, down, weight.norm(dim=1) * 1.1, 3.0))
+    sequence = PatchSequence(set(), [(0.7, dora), (0.4, dora)])
+    for adapter in (dora, sequence):
+        rebuilt = type(adapter)(adapter.loaded_keys, adapter.weights)
+        first = adapter.calculate_weight(weight.clone(), "key", 0.8)
+        second = rebuilt.calculate_weight(weight.clone(), "key", 0.8)
+        assert torch.equal(first, second)
+        assert not torch.equal(first, weight)

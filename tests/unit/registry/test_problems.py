@@ -227,3 +227,39 @@ def test_nearest_ignores_case_and_stays_silent_for_the_unlike():
 
 def test_a_problem_without_line_is_still_a_place(tmp_path):
     assert str(Problem("error", tmp_path / "a.yaml", 0, "", "gone")) == f"{tmp_path}/a.yaml: gone"
+
+
+def test_a_broken_entry_stays_in_the_combo_and_says_why_when_used(tmp_path):
+    text = "styles:\n  good: {name: g}\n  bad: {name: b, default_weight: heavy}\n"
+    (tmp_path / "lora_registry.yaml").write_text(text)
+    registry = load_registry([tmp_path])
+    assert registry.names("style") == ["good"]
+    assert registry.choices("style") == ["good", "bad"]
+    with pytest.raises(ConfigError, match=r"lora_registry.yaml:3.*'heavy'"):
+        registry.entry("style", "bad")
+
+
+def test_broken_preprocessing_is_not_passed_over(tmp_path):
+    text = "preprocessing:\n  canny: {low_threshold: low}\n  depth: {model_type: DPT_Hybrid}\n"
+    (tmp_path / "controlnet_config.yaml").write_text(text)
+    registry = load_registry([tmp_path])
+    with pytest.raises(ConfigError, match=r"controlnet_config.yaml:2.*'low'"):
+        registry.preprocessing("canny")
+    assert registry.preprocessing("depth").model_type == "DPT_Hybrid"
+    assert registry.preprocessing("openpose").detect_hands is True
+    assert registry.preprocessing("seg") is None
+
+
+def test_the_whole_hash_changes_with_anything_usable(tmp_path):
+    file = tmp_path / "sdxl_config.yaml"
+    hashes = set()
+    for text in (
+        "generation: {quality_presets: {a: {steps: 1, cfg_scale: 1}}}",
+        "generation: {quality_presets: {b: {steps: 1, cfg_scale: 1}}}",
+        "generation: {quality_presets: {b: {steps: 1, cfg_scale: 1}}, default_size: [512, 512]}",
+    ):
+        file.write_text(text)
+        hashes.add(load_registry([tmp_path]).content_hash)
+    (tmp_path / "controlnet_config.yaml").write_text("preprocessing: {canny: {low_threshold: 5}}")
+    hashes.add(load_registry([tmp_path]).content_hash)
+    assert len(hashes) == 4

@@ -4,7 +4,7 @@ import os
 import threading
 from pathlib import Path
 
-from animation_studio.registry import RegistryStore
+from animation_studio.registry import RegistryStore, SamplerVocabulary
 
 ENTRY = "characters: {{luca: {{name: {}}}}}"
 
@@ -83,3 +83,14 @@ def test_threads_see_whole_registries_while_files_are_replaced(write, tmp_path):
     assert len(seen) == 6, "a thread died"
     assert set.union(*seen) <= {f"V{version}" for version in range(60)}
     assert store.current().character("luca").name == "V59"
+
+
+def test_samplers_that_come_later_are_known_at_once(tmp_path):
+    (tmp_path / "sdxl_config.yaml").write_text("generation: {scheduler: res_2s/beta57}")
+    known = SamplerVocabulary(samplers=["euler"], schedulers=["normal"])
+    store = RegistryStore([tmp_path], known)
+    assert store.current().problems
+    known.samplers.append("res_2s")
+    known.schedulers.append("beta57")
+    assert not store.current().problems
+    assert store.current().defaults.scheduler == "res_2s/beta57"
