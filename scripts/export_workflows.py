@@ -23,30 +23,46 @@ from playwright.sync_api import Page, sync_playwright
 from scripts.bootstrap.browser import find_browser, launch_arguments
 
 WORKFLOWS = Path(__file__).parents[1] / "workflows"
-THUMBNAIL = (640, 360)
+THUMBNAIL = (900, 900)
 
-OPEN = """async (workflow) => {
+# The page's own bars; the graph is laid out beside them, and they are not in the picture.
+BARS = {"left": 90, "top": 130, "right": 30, "bottom": 30}
+
+OPEN = """async ([workflow, bars]) => {
   await app.loadGraphData(workflow);
   const frames = async (n) => { while (n--) await new Promise(requestAnimationFrame); };
   await frames(4);
-  const nodes = app.graph.nodes;
-  const left = Math.min(...nodes.map(n => n.pos[0]), ...app.graph._groups.map(g => g.pos[0]));
-  const top = Math.min(...nodes.map(n => n.pos[1] - 40), ...app.graph._groups.map(g => g.pos[1]));
-  const right = Math.max(...nodes.map(n => n.pos[0] + n.size[0]),
-    ...app.graph._groups.map(g => g.pos[0] + g.size[0]));
-  const bottom = Math.max(...nodes.map(n => n.pos[1] + n.size[1]),
-    ...app.graph._groups.map(g => g.pos[1] + g.size[1]));
+  const boxes = [
+    ...app.graph.nodes.map(n => [n.pos[0], n.pos[1] - 40, n.size[0], n.size[1] + 40]),
+    ...app.graph._groups.map(g => [...g.pos, ...g.size]),
+  ];
+  const left = Math.min(...boxes.map(b => b[0])) - 20;
+  const top = Math.min(...boxes.map(b => b[1])) - 20;
+  const width = Math.max(...boxes.map(b => b[0] + b[2])) + 20 - left;
+  const height = Math.max(...boxes.map(b => b[1] + b[3])) + 20 - top;
   const area = app.canvas.canvas.getBoundingClientRect();
-  const scale = Math.min(area.width / (right - left + 80), area.height / (bottom - top + 80));
+  const room = [
+    window.innerWidth - bars.left - bars.right, window.innerHeight - bars.top - bars.bottom,
+  ];
+  const scale = Math.min(room[0] / width, room[1] / height);
   app.canvas.ds.scale = scale;
   app.canvas.ds.offset = [
-    (area.width / scale - (right - left)) / 2 - left,
-    (area.height / scale - (bottom - top)) / 2 - top,
+    (bars.left - area.left) / scale - left, (bars.top - area.top) / scale - top,
   ];
   app.canvas.setDirty(true, true);
-  await frames(4);
-  return (await app.graphToPrompt()).output;
+  await frames(6);
+  return {
+    prompt: (await app.graphToPrompt()).output,
+    clip: {x: bars.left, y: bars.top, width: width * scale, height: height * scale},
+  };
 }"""
+
+# What floats over the graph; and the renderer that keeps positions as they are saved.
+SETTINGS = {
+    "Comfy.Minimap.Visible": False,
+    "Comfy.Graph.CanvasMenu": False,
+    "Comfy.VueNodes.Enabled": False,
+}
 
 
 def open_page(page: Page, address: str) -> None:
@@ -54,6 +70,11 @@ def open_page(page: Page, address: str) -> None:
     page.goto(address)
     page.wait_for_function("window.app?.extensionManager && window.app.graph")
     page.wait_for_selector(".p-blockui-mask", state="detached")
+    page.evaluate(
+        "async (all) => { for (const [k, v] of Object.entries(all)) "
+        "await app.extensionManager.setting.set(k, v); }",
+        SETTINGS,
+    )
     page.wait_for_timeout(1500)
 
 
@@ -69,13 +90,12 @@ def main(address: str, names: list[str]) -> None:
         for file in files:
             if names and file.stem not in names:
                 continue
-            prompt = page.evaluate(OPEN, json.loads(file.read_text()))
-            text = json.dumps(prompt, indent=2, ensure_ascii=False) + "\n"
+            opened = page.evaluate(OPEN, [json.loads(file.read_text()), BARS])
+            text = json.dumps(opened["prompt"], indent=2, ensure_ascii=False) + "\n"
             (WORKFLOWS / "api" / file.name).write_text(text)
-            picture = Image.open(io.BytesIO(page.locator("#graph-canvas").screenshot()))
-            picture.convert("RGB").resize(THUMBNAIL, Image.Resampling.LANCZOS).save(
-                file.with_suffix(".jpg"), quality=82, optimize=True
-            )
+            picture = Image.open(io.BytesIO(page.screenshot(clip=opened["clip"]))).convert("RGB")
+            picture.thumbnail(THUMBNAIL, Image.Resampling.LANCZOS)
+            picture.save(file.with_suffix(".jpg"), quality=82, optimize=True)
             print(file.stem)
         browser.close()
 
