@@ -125,6 +125,7 @@ def _quickstart(options: argparse.Namespace) -> int:
             models=prepared.models,
             config=prepared.config,
             arguments=prepared.device.arguments,
+            environment=_config_variable(prepared, home),
             only_this_pack=not (options.serve and options.comfyui),
         )
     )
@@ -140,6 +141,22 @@ def _quickstart(options: argparse.Namespace) -> int:
         if options.serve:
             _serve(server)
     return 0
+
+
+def _config_variable(prepared: Prepared, home: Home) -> dict[str, str]:
+    """Return ANIMATION_STUDIO_CONFIG: the stand-ins' configuration, and the user's over it.
+
+    The server gets a user directory of its own, so the cast in the user's ComfyUI is named here.
+    """
+    users = (prepared.checkout.root / "user", home.run / "user")
+    own = [user / "animation_studio" for user in users]
+    named = os.environ.get("ANIMATION_STUDIO_CONFIG", "").split(os.pathsep)
+    folders = [prepared.config] if prepared.config else []
+    folders += [folder for folder in own if folder.is_dir()]
+    folders += [Path(name).expanduser().absolute() for name in named if name.strip()]
+    if not folders:
+        return {}
+    return {"ANIMATION_STUDIO_CONFIG": os.pathsep.join(map(str, folders))}
 
 
 def _look_at_workflow(path: Path) -> Path:
@@ -223,10 +240,10 @@ def _report(
         print(f"{named.get(file['kind'], file['kind'])}: {path}", flush=True)
     if not files:
         print("The workflow saved no file.", file=sys.stderr)
-    print(_next_steps(options), file=sys.stderr)
+    print(_next_steps(options, server), file=sys.stderr)
 
 
-def _next_steps(options: argparse.Namespace) -> str:
+def _next_steps(options: argparse.Namespace, server: Server) -> str:
     lines = []
     if not options.models:
         lines += [
@@ -244,7 +261,10 @@ def _next_steps(options: argparse.Namespace) -> str:
         lines.append("  your ComfyUI    scripts/quickstart --comfyui PATH --models PATH/models")
     if not options.serve:
         lines.append("  the page        scripts/quickstart --serve, with the same arguments")
-    lines.append("  your cast       copies of configs/*.yaml in user/animation_studio/ (README)")
+    user = options.comfyui.absolute() / "user" if options.comfyui else server.user
+    lines.append(
+        f"  your cast       copy configs/*.yaml to {user / 'animation_studio'} and edit them"
+    )
     return "\n".join(lines)
 
 
