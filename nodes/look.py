@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any
 
 from comfy_api.latest import io
 
 from ..animation_studio.bridge import look_loading, studio
-from ..animation_studio.registry import AUTO_WEIGHT, NONE, EntryKind, LookRequest
+from ..animation_studio.registry import AUTO_WEIGHT, ENTRY_KINDS, NONE, EntryKind, LookRequest
 from .choices import problem_of
 from .report import report_ui
 from .types import CATEGORY, LookType, SamplingType
 
 __all__ = ["CharacterLoraLoader"]
 
-_KINDS: tuple[EntryKind, ...] = get_args(EntryKind)
 _TIPS = {
     "character": "Who is in the picture: LoRA, trigger words, base prompt, negative prompt.",
     "background": "Where it is: LoRA and trigger words.",
@@ -28,8 +27,8 @@ _TIPS = {
 
 def _request(values: Mapping[str, Any]) -> LookRequest:
     return LookRequest(
-        choices={kind: values.get(kind) or NONE for kind in _KINDS},
-        weights={kind: values.get(f"{kind}_weight", AUTO_WEIGHT) for kind in _KINDS},
+        choices={kind: values.get(kind) or NONE for kind in ENTRY_KINDS},
+        weights={kind: values.get(f"{kind}_weight", AUTO_WEIGHT) for kind in ENTRY_KINDS},
         scene=values.get("scene_text") or "",
         negative=values.get("negative_text") or "",
     )
@@ -71,7 +70,7 @@ class CharacterLoraLoader(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The checkpoint's model, SDXL or SD 1.5."),
                 io.Clip.Input("clip", tooltip="The checkpoint's text encoders."),
-                *(widget for kind in _KINDS for widget in _kind_inputs(kind)),
+                *(widget for kind in ENTRY_KINDS for widget in _kind_inputs(kind)),
                 io.String.Input(
                     "scene_text",
                     default="",
@@ -123,7 +122,7 @@ class CharacterLoraLoader(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, **values: Any) -> str:
         """Change when a chosen entry, its preset or its LoRA file does."""
-        if any(values.get(kind) is None for kind in _KINDS):
+        if any(values.get(kind) is None for kind in ENTRY_KINDS):
             # A choice that comes by link is not known yet: any change of the cast counts.
             return studio.registry().content_hash
         return studio.look_fingerprint(_request(values))

@@ -91,12 +91,4 @@ class QualityPreset(io.ComfyNode):
                 own=character_sampling,
                 vocabulary=studio.vocabulary(),
             )
-        return io.NodeOutput(
-            values.steps,
-            values.cfg,
-            values.sampler,
-            values.scheduler,
-            values.width,
-            values.height,
-            values,
-        )
+        return io.NodeOutput(*values.outputs, values)

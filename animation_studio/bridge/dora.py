@@ -18,6 +18,7 @@ strength 0.8 and 40 % at 0.5; core's formula differs from PEFT's by 41 % at stre
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ __all__ = ["PatchSequence", "PeftDora"]
 Function = Callable[[torch.Tensor], torch.Tensor]
 
 
-class _Adapter(WeightAdapterBase):  # type: ignore[misc]  # ComfyUI has no types
+class _Adapter(WeightAdapterBase, ABC):  # type: ignore[misc]  # ComfyUI has no types
     """What core asks of an adapter.
 
     Newer cores rebuild one as `type(adapter)(adapter.loaded_keys, weights)` with `weights` copied
@@ -43,11 +44,11 @@ class _Adapter(WeightAdapterBase):  # type: ignore[misc]  # ComfyUI has no types
         self.loaded_keys = loaded_keys
         self.weights = weights
 
+    @abstractmethod
     def patched(
         self, weight: torch.Tensor, key: str, strength: float, function: Function | None
     ) -> torch.Tensor:
         """Return what core shall put in the place of `weight`."""
-        raise NotImplementedError
 
     def calculate_weight(
         self,

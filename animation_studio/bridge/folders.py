@@ -8,7 +8,6 @@ from pathlib import Path, PurePosixPath
 import folder_paths
 
 from ..errors import ControlError, LoraError
-from ..lora import files_of
 from ..registry import ControlType
 
 __all__ = [
@@ -16,7 +15,6 @@ __all__ = [
     "annotator_folders",
     "config_layers",
     "controlnet_file",
-    "file_stamp",
     "lora_file",
     "named_layers",
     "pose_folders",
@@ -86,12 +84,6 @@ def lora_file(lora_path: str, entry: str) -> Path:
         f"{entry}: there is no {lora_path!r}{where}. Put the LoRA there, or correct lora_path in "
         "lora_registry.yaml."
     )
-
-
-def file_stamp(path: Path) -> str:
-    """Return what changes when a LoRA file, or one of a PEFT folder, is replaced: times, sizes."""
-    stats = [(file.name, file.stat()) for file in files_of(path)]
-    return " ".join(f"{name}:{info.st_mtime_ns}:{info.st_size}" for name, info in stats)
 
 
 def controlnet_file(control: ControlType, name: str) -> Path:

@@ -8,6 +8,7 @@ from functools import cache
 import comfy.samplers
 
 from ..control import PoseLibrary
+from ..lora import stamp_of
 from ..registry import (
     LookRequest,
     Registry,
@@ -20,7 +21,6 @@ from ..registry import (
 from .folders import (
     CONFIG_VARIABLE,
     config_layers,
-    file_stamp,
     lora_file,
     named_layers,
     pose_folders,
@@ -93,7 +93,7 @@ def look_fingerprint(request: LookRequest) -> str:
     current = registry()
     choices = resolve_choices(current, request)
     stamps = [
-        file_stamp(lora_file(choice.entry.lora_path, choice.id))
+        repr(stamp_of(lora_file(choice.entry.lora_path, choice.id)))
         for choice in choices
         if choice.entry.lora_path is not None
     ]

@@ -144,15 +144,7 @@ def _known(context: TakeContext) -> dict[tuple[str, int], object]:
     origin = linked_node(context.prompt, context.node, "sampling")
     if sampling is None or origin is None or origin.class_type != _QUALITY:
         return {}
-    values = (
-        sampling.steps,
-        sampling.cfg,
-        sampling.sampler,
-        sampling.scheduler,
-        sampling.width,
-        sampling.height,
-    )
-    return {(origin.key, index): value for index, value in enumerate(values)}
+    return {(origin.key, index): value for index, value in enumerate(sampling.outputs)}
 
 
 def _png(picture: NDArray[np.uint8], context: TakeContext, record: str) -> bytes:

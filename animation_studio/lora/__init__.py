@@ -14,7 +14,7 @@ file is read, not before.
 from __future__ import annotations
 
 from .adapter import Adapter
-from .cache import AdapterCache, CacheStats, shared_cache
+from .cache import AdapterCache, CacheStats, shared_cache, stamp_of
 from .composition import AdapterUse, Layer, PatchTarget, compose
 from .files import files_of, read_adapter
 from .matching import KeySpace, MatchReport
@@ -32,4 +32,5 @@ __all__ = [
     "files_of",
     "read_adapter",
     "shared_cache",
+    "stamp_of",
 ]

@@ -11,7 +11,7 @@ from ..errors import LoraError
 from .adapter import Adapter
 from .files import files_of, read_adapter
 
-__all__ = ["AdapterCache", "CacheStats", "shared_cache"]
+__all__ = ["AdapterCache", "CacheStats", "Stamp", "shared_cache", "stamp_of"]
 
 Stamp = tuple[tuple[str, int, int], ...]
 
@@ -54,7 +54,7 @@ class AdapterCache:
         """
         path = Path(path)
         with self._lock:
-            stamp = _stamp(path)
+            stamp = stamp_of(path)
             kept = self._kept.get(path)
             if kept is not None and kept[0] == stamp:
                 self._kept.move_to_end(path)
@@ -99,7 +99,8 @@ class AdapterCache:
             self._nbytes -= kept[1].nbytes
 
 
-def _stamp(path: Path) -> Stamp:
+def stamp_of(path: Path) -> Stamp:
+    """Return what changes when a file of the adapter at `path` is replaced; LoraError if gone."""
     try:
         stats = [(file, file.stat()) for file in files_of(path)]
     except OSError as error:

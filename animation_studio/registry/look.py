@@ -72,6 +72,11 @@ class SamplingValues(_Frozen):
     height: int
     source: str
 
+    @property
+    def outputs(self) -> tuple[object, ...]:
+        """The values in the order of the Quality Preset node's outputs."""
+        return (self.steps, self.cfg, self.sampler, self.scheduler, self.width, self.height)
+
 
 class LookEntry(_Frozen):
     """One entry of a look. `lora_file` is the file or folder in use, None for words only."""
@@ -95,11 +100,6 @@ class Look(_Frozen):
     character: str | None
     consistency_threshold: float | None
     warnings: list[str] = []
-
-    @property
-    def content_hash(self) -> str:
-        """Changes when anything of the look does."""
-        return content_hash(self)
 
 
 @dataclass(frozen=True)

@@ -106,25 +106,25 @@ class PromptGraph:
         link = _link(value)
         if link is None:
             return value
-        key, output = link
-        node = GraphNode(key, self._prompt.get(key, {}))
-        if (key, output) in self._known:
-            return self._known[key, output]
-        # Core's primitive nodes (PrimitiveInt, ...) pass their one widget on.
-        primitive = node.class_type.startswith("Primitive") and "value" in node.inputs
-        if primitive and _link(node.inputs["value"]) is None:
+        if link in self._known:
+            return self._known[link]
+        node = self._node(link[0])
+        if _is_primitive(node):
             return node.inputs["value"]
-        return f"{key}.{output} ({node.class_type})"
+        return f"{link[0]}.{link[1]} ({node.class_type})"
 
     def _is_plain(self, value: object) -> bool:
         link = _link(value)
-        return link is None or not str(self.value(value)).startswith(f"{link[0]}.{link[1]} (")
+        return link is None or link in self._known or _is_primitive(self._node(link[0]))
+
+    def _node(self, key: str) -> GraphNode:
+        return GraphNode(key, self._prompt.get(key, {}))
 
     def _upstream(self, start: str) -> Iterator[GraphNode]:
         seen, waiting = {start}, [start]
         while waiting:
             key = waiting.pop(0)
-            node = GraphNode(key, self._prompt.get(key, {}))
+            node = self._node(key)
             yield node
             for value in node.inputs.values():
                 link = _link(value)
@@ -137,6 +137,12 @@ def linked_node(prompt: Prompt, node: str, name: str) -> GraphNode | None:
     """Return the node that the input `name` of a node is linked to, None where it is not."""
     link = _link(GraphNode(node, prompt.get(node, {})).inputs.get(name))
     return GraphNode(link[0], prompt.get(link[0], {})) if link else None
+
+
+def _is_primitive(node: GraphNode) -> bool:
+    """Whether a node is one of core's (PrimitiveInt, ...) that pass their one widget on."""
+    named = node.class_type.startswith("Primitive") and "value" in node.inputs
+    return named and _link(node.inputs["value"]) is None
 
 
 def _link(value: object) -> tuple[str, int] | None:
