@@ -4,6 +4,7 @@ StudioError                 everything below; catch this one
 ├── ConfigError             a configuration file, entry or setting is missing or wrong
 ├── LoraError               a LoRA file cannot be used
 │   └── LoraBaseError       ... because it was made for another base model
+├── FaceError               a face model, a reference or a picture of a face cannot be used
 ├── ControlError            a control, preprocessor, map or pose cannot be used
 ├── MissingPackageError     an optional Python package is not installed
 └── RunError                a prompt sent to ComfyUI did not give its result
@@ -19,6 +20,7 @@ from __future__ import annotations
 __all__ = [
     "ConfigError",
     "ControlError",
+    "FaceError",
     "LoraBaseError",
     "LoraError",
     "MissingPackageError",
@@ -48,6 +50,10 @@ class LoraBaseError(LoraError):
 
 class ControlError(StudioError):
     """A control type, ControlNet file, preprocessor, map or pose cannot be used."""
+
+
+class FaceError(StudioError):
+    """A face model, a reference embedding or a picture of a face cannot be used."""
 
 
 class MissingPackageError(StudioError):
