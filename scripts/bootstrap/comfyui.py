@@ -266,6 +266,7 @@ def ensure_pack_requirements(home: Home, interpreter: Interpreter, steps: Steps)
     if state and state[0] == "met":
         steps.note("its environment has all that the pack requires; nothing is installed")
         return
+    missing = [line.removeprefix("missing ") for line in state if line.startswith("missing ")]
     if not interpreter.has_pip:
         raise Problem(
             f"{interpreter.path} has no pip to install what the pack requires. Install "
@@ -274,7 +275,8 @@ def ensure_pack_requirements(home: Home, interpreter: Interpreter, steps: Steps)
         )
     home.logs.mkdir(parents=True, exist_ok=True)
     constraints = home.logs / "untouched.txt"
-    constraints.write_text("".join(f"{line}\n" for line in state[1:]), encoding="utf-8")
-    steps.note(f"installing {requirements.name} of the pack into its environment")
-    arguments: list[str | Path] = ["install", "-r", requirements, "-c", constraints]
+    constraints.write_text("".join(f"{line}\n" for line in state[len(missing) :]), encoding="utf-8")
+    wanted: list[str | Path] = [*missing] or ["-r", requirements]
+    steps.note(f"installing into its environment: {', '.join(map(str, wanted))}")
+    arguments: list[str | Path] = ["install", *wanted, "-c", constraints]
     pip(interpreter.path, arguments, home.logs / "pip-pack.log", steps)

@@ -29,11 +29,15 @@ TORCH_NEWEST = ("torch", "torchvision", "torchaudio")
 TORCH_LAST_PYTHON = (3, 13)
 # Beside pyproject's dev extra: LyCORIS itself judges what the pack makes of LyCORIS files.
 TEST_PACKAGES = ("lycoris-lora>=3.2",)
+# Installed without what it asks for: its opencv-python writes the files of opencv-python-headless.
+# The rest of what it asks for is in the dev extra and in env.
+TEST_ALONE = ("insightface>=2.1",)
 # What the two hold once finished, with room for pip's temporary files.
-GIGABYTES = {"env": 8.0, "dev": 1.0}
+GIGABYTES = {"env": 8.0, "dev": 1.3}
 LINK = "_animation_studio_env.pth"
 # Imported once after an installation: what fails here would fail in ComfyUI with a traceback.
 IMPORTS = "import torch, torchvision, torchaudio, aiohttp, numpy, safetensors, yaml, pydantic"
+DEV_IMPORTS = "import pytest, mypy, onnx, insightface.app"
 
 
 @dataclass(frozen=True)
@@ -102,13 +106,16 @@ def ensure_dev(home: Home, env: Interpreter, steps: Steps) -> Interpreter:
     inputs: dict[str, object] = {
         "python": ".".join(map(str, interpreter.version[:2])),
         "requirements": wanted,
+        "alone": list(TEST_ALONE),
         "env": read_stamp(home.env).get("comfyui requirements"),
     }
     constraints = home.logs / "dev-constraints.txt"
     pinned = [name for name in TORCH if env.version[:2] <= TORCH_LAST_PYTHON]
     constraints.write_text("".join(f"{name}\n" for name in pinned), encoding="utf-8")
     arguments: list[str | Path] = [*wanted, "-c", constraints]
-    _ensure_packages(home, home.dev, interpreter, inputs, arguments, steps, "import pytest, mypy")
+    _ensure_packages(
+        home, home.dev, interpreter, inputs, arguments, steps, DEV_IMPORTS, alone=TEST_ALONE
+    )
     return interpreter
 
 
@@ -194,9 +201,12 @@ def _ensure_packages(
     arguments: list[str | Path],
     steps: Steps,
     imports: str,
+    alone: tuple[str, ...] = (),
 ) -> None:
     """Bring an environment's packages to what `inputs` describe, unless they are already.
 
+    `arguments` are pip's for the packages, `alone` names those that come without their own
+    requirements, `imports` is the statement that must run afterwards.
     Packages whose files are not as pip recorded them are installed anew. What is odd right after
     an installation is that package's own fault, kept in the stamp and tolerated.
     """
@@ -219,6 +229,9 @@ def _ensure_packages(
         steps.note(f"fetching what is missing in {folder}; the first time this takes some minutes")
     log = home.logs / f"pip-{folder.name}.log"
     pip(interpreter.path, ["install", *arguments], log, steps)
+    if alone:
+        log_alone = home.logs / f"pip-{folder.name}-alone.log"
+        pip(interpreter.path, ["install", "--no-deps", *alone], log_alone, steps)
     if printed_by([interpreter.path, "-I", "-c", f"{imports}; print('ok')"], timeout=600) is None:
         # Not what RECORD can see (a compiled file for another processor, a damaged library).
         raise Problem(

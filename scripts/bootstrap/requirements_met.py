@@ -2,8 +2,9 @@
 
     python requirements_met.py REQUIREMENTS NAME...
 
-The first line is `met`, or `missing` with what is; then `NAME==VERSION` for each given package
-that is installed, for pip to hold on to.
+First `met`, or a line `missing REQUIREMENT` for each that is; then `NAME==VERSION` for each given
+package that is installed, for pip to hold on to. A requirement of another system or Python than
+this one is not missing.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from typing import Any
 
 __all__ = ["main"]
 
+# The same files under another name: a dlib that somebody compiled is not written over.
+SAME_FILES = {"dlib-bin": "dlib"}
+
 
 def _requirement_type() -> Any:  # noqa: ANN401 - one of two packages' same class
     try:
@@ -25,27 +29,32 @@ def _requirement_type() -> Any:  # noqa: ANN401 - one of two packages' same clas
     return requirements.Requirement
 
 
+def _is_missing(requirement: Any) -> bool:  # noqa: ANN401 - as above
+    if requirement.marker is not None and not requirement.marker.evaluate():
+        return False
+    if _version_of(SAME_FILES.get(requirement.name)):
+        return False
+    version = _version_of(requirement.name)
+    return version is None or not requirement.specifier.contains(version, prereleases=True)
+
+
+def _version_of(name: str | None) -> str | None:
+    try:
+        return metadata.version(name) if name else None
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def main() -> None:
     lines = Path(sys.argv[1]).read_text(encoding="utf-8").splitlines()
     wanted = [line.split("#")[0].strip() for line in lines]
     requirement_type = _requirement_type()
-    missing = []
-    for text in filter(None, wanted):
-        requirement = requirement_type(text)
-        try:
-            version = metadata.version(requirement.name)
-        except metadata.PackageNotFoundError:
-            missing.append(text)
-            continue
-        if not requirement.specifier.contains(version, prereleases=True):
-            missing.append(text)
-    print("missing " + " ".join(missing) if missing else "met")
+    missing = [text for text in filter(None, wanted) if _is_missing(requirement_type(text))]
+    print("\n".join(f"missing {text.split(';')[0].strip()}" for text in missing) or "met")
     for name in sys.argv[2:]:
-        try:
-            version = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-        print(f"{name}=={version}")
+        version = _version_of(name)
+        if version is not None:
+            print(f"{name}=={version}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from animation_studio import __version__
 
@@ -36,6 +37,28 @@ def test_requirements_are_few_and_leave_torch_alone():
     for extra, requirements in project["optional-dependencies"].items():
         if extra != "dev":
             assert not names(requirements) & FORBIDDEN, extra
+
+
+SYSTEMS = [
+    ("win32", "AMD64", "3.14", True),
+    ("linux", "x86_64", "3.10", True),
+    ("linux", "aarch64", "3.12", True),
+    ("darwin", "arm64", "3.14", True),
+    ("darwin", "x86_64", "3.13", True),
+    ("darwin", "x86_64", "3.14", False),
+    ("win32", "ARM64", "3.12", False),
+    ("linux", "ppc64le", "3.12", False),
+    ("linux", "x86_64", "3.15", False),
+]
+
+
+@pytest.mark.parametrize(("system", "machine", "python", "built"), SYSTEMS)
+def test_an_installation_works_where_there_is_no_wheel_of_dlib(system, machine, python, built):
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    marked = [Requirement(line) for line in lines if ";" in line and not line.startswith("#")]
+    assert [requirement.name for requirement in marked] == ["dlib-bin"]
+    platform = {"sys_platform": system, "platform_machine": machine, "python_version": python}
+    assert marked[0].marker.evaluate(platform) is built
 
 
 def test_metadata_of_the_registry():

@@ -22,15 +22,15 @@ def sha256(text):
     return f"sha256={digest.decode().rstrip('=')}"
 
 
-@pytest.fixture
-def wheel(tmp_path):
-    """A wheel of one module, made here: pip needs no network for it."""
-    path = tmp_path / "wheels" / "tiny_pack-1.0-py3-none-any.whl"
-    path.parent.mkdir()
-    info = "tiny_pack-1.0.dist-info"
+def make_wheel(folder, module, metadata=""):
+    """Make a wheel of one module: pip needs no network for it."""
+    path = folder / f"{module}-1.0-py3-none-any.whl"
+    folder.mkdir(exist_ok=True)
+    info = f"{module}-1.0.dist-info"
+    head = f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n"
     files = {
-        "tiny_pack.py": "VALUE = 42\n",
-        f"{info}/METADATA": "Metadata-Version: 2.1\nName: tiny-pack\nVersion: 1.0\n",
+        f"{module}.py": "VALUE = 42\n",
+        f"{info}/METADATA": head + metadata,
         f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     rows = [f"{name},{sha256(text)},{len(text)}\n" for name, text in files.items()]
@@ -39,6 +39,11 @@ def wheel(tmp_path):
         for name, text in {**files, f"{info}/RECORD": record}.items():
             archive.writestr(name, text)
     return path
+
+
+@pytest.fixture
+def wheel(tmp_path):
+    return make_wheel(tmp_path / "wheels", "tiny_pack")
 
 
 @pytest.fixture
@@ -94,6 +99,26 @@ def test_damage_is_found_and_put_right(folder, ensure):
     ensure(requirements="b")
     assert log.exists(), "other requirements need pip"
     assert read_stamp(folder.env)["requirements"] == "b"
+
+
+def test_a_package_without_its_requirements_is_repaired_too(folder, steps, wheel, tmp_path):
+    make_venv(Path(sys.executable), folder.env, steps)
+    interpreter = interpreter_in(folder.env)
+    wants = "Requires-Dist: no-such-package\n"
+    alone = str(make_wheel(tmp_path / "wheels", "lone_pack", wants))
+
+    def ensure():
+        environment._ensure_packages(
+            folder, folder.env, interpreter, {}, [wheel], steps, "import lone_pack", alone=(alone,)
+        )
+
+    ensure()
+    module = interpreter.site_packages / "lone_pack.py"
+    assert read_stamp(folder.env)["packages"][0] == "lone_pack-1.0.dist-info"
+    module.unlink()
+    ensure()
+    assert module.is_file()
+    assert damaged_packages(interpreter.site_packages) == {}
 
 
 def test_an_environment_that_does_not_run_is_made_anew(folder, steps):
