@@ -28,7 +28,8 @@ def normalised(vectors: Vectors) -> Vectors:
     lengths = np.linalg.norm(wide, axis=1, keepdims=True)
     if not np.all(np.isfinite(lengths)) or not np.all(lengths > 0):
         raise FaceError("An embedding is all zeros or not finite, so it cannot be compared.")
-    return (wide / lengths).astype(np.float32)
+    unit: Vectors = (wide / lengths).astype(np.float32)
+    return unit
 
 
 def similarities(vectors: Vectors, references: Vectors, metric: Metric) -> Vectors:
@@ -39,10 +40,13 @@ def similarities(vectors: Vectors, references: Vectors, metric: Metric) -> Vecto
     or, for cosine, when one has no direction.
     """
     _check_shapes(vectors, references)
+    scores: Vectors
     if metric == "cosine":
-        return np.clip(normalised(vectors) @ normalised(references).T, -1.0, 1.0)
-    difference = np.asarray(vectors, dtype=np.float64)[:, None] - np.asarray(references)[None]
-    return (1.0 - np.linalg.norm(difference, axis=2)).astype(np.float32)
+        scores = np.clip(normalised(vectors) @ normalised(references).T, -1.0, 1.0)
+    else:
+        apart = np.asarray(vectors, dtype=np.float64)[:, None] - np.asarray(references)[None]
+        scores = (1.0 - np.linalg.norm(apart, axis=2)).astype(np.float32)
+    return scores
 
 
 def score_against(
@@ -57,14 +61,18 @@ def score_against(
     """
     _check_shapes(vectors, references)
     if rule == "centroid":
-        side_by_side = normalised(references) if metric == "cosine" else np.asarray(references)
-        center = side_by_side.mean(axis=0, dtype=np.float64, keepdims=True)
-        return similarities(vectors, center.astype(np.float32), metric)[:, 0]
+        return similarities(vectors, _centroid(references, metric), metric)[:, 0]
     scores = similarities(vectors, references, metric)
-    if rule == "max":
-        return scores.max(axis=1)
-    best = np.sort(scores, axis=1)[:, -min(max(k, 1), scores.shape[1]) :]
-    return best.mean(axis=1, dtype=np.float64).astype(np.float32)
+    best = 1 if rule == "max" else min(max(k, 1), len(references))
+    nearest = np.sort(scores, axis=1)[:, -best:]
+    mean: Vectors = nearest.mean(axis=1, dtype=np.float64).astype(np.float32)
+    return mean
+
+
+def _centroid(references: Vectors, metric: Metric) -> Vectors:
+    faces = normalised(references) if metric == "cosine" else references
+    center: Vectors = faces.mean(axis=0, dtype=np.float64, keepdims=True).astype(np.float32)
+    return center
 
 
 def _check_shapes(vectors: Vectors, references: Vectors) -> None:
