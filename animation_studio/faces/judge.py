@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from ..errors import FaceError
 from .engine import Face, FaceEngine
-from .references import References
-from .similarity import ScoreRule
+from .verdict import (
+    JudgeSettings,
+    NoFace,
+    PictureVerdict,
+    SeenPicture,
+    Subject,
+    SubjectVerdict,
+    Unreadable,
+    WhichFace,
+    verdict_of,
+)
 
 if TYPE_CHECKING:
-    from .engine import Picture
+    from .engine import Picture, Vectors
 
 __all__ = [
     "JudgeSettings",
@@ -25,80 +41,11 @@ __all__ = [
     "judge",
 ]
 
-WhichFace: TypeAlias = Literal["largest", "best match", "all"]
-NoFace: TypeAlias = Literal["reject", "keep", "error"]
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A character to look for; a face is the character from a score of `threshold` on."""
-
-    references: References
-    threshold: float
-
-
-@dataclass(frozen=True)
-class JudgeSettings:
-    """How pictures are judged.
-
-    `rule` and `k` make one score of several references (see `score_against`). `which` faces count:
-    "largest" as many of the largest as there are subjects, "best match" any, "all" any, and every
-    other face must be one of the subjects too (a stranger rejects the picture). `no_face` says
-    what becomes of a picture without a face. `keep_at_most` keeps the n best, 0 keeps all.
-    """
-
-    rule: ScoreRule = "max"
-    k: int = 3
-    which: WhichFace = "best match"
-    no_face: NoFace = "reject"
-    keep_at_most: int = 0
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """A picture that could not become pixels, and why ("the picture holds NaN")."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class SubjectVerdict:
-    """What a picture says of one subject.
-
-    `face` is the index of the subject's face in the picture's `faces`, and `reference` the name of
-    the reference nearest to it; both and `score` are None when there was no face left for it.
-    """
-
-    character: str
-    match: bool
-    score: float | None
-    threshold: float
-    face: int | None
-    reference: str | None
-    reason: str
-
-
-@dataclass(frozen=True)
-class PictureVerdict:
-    """What became of one picture, and why.
-
-    `index` counts from 0 in the order of the pictures; `score` is the smallest score of those
-    subjects that have a face (None without any); `faces` are all faces found, largest first, and
-    `strangers` the indices of those that rejected the picture (only where `which` is "all");
-    `size` is (width, height). `picture_sha256` is of the uint8 RGB bytes, row by row, so that a
-    losslessly saved picture finds its verdict; it is empty for a picture that was unreadable.
-    """
-
-    index: int
-    keep: bool
-    reason: str
-    score: float | None
-    faces: tuple[Face, ...]
-    subjects: tuple[SubjectVerdict, ...]
-    size: tuple[int, int]
-    picture_sha256: str
-    strangers: tuple[int, ...] = ()
-    unreadable: bool = False
+# Pictures that are looked at together: enough to fill a GPU, few enough for its memory.
+_MOST_PICTURES = 8
+_MOST_CROPS = 32
+# An interruption is noticed between chunks; a chunk grows only while it takes less than this.
+_PATIENCE_S = 0.25
 
 
 def judge(
@@ -114,7 +61,16 @@ def judge(
     when there are no subjects, one is listed twice, the references are of another model than the
     engine's, a picture without a face is an error by the settings, or the engine fails.
     """
-    raise NotImplementedError
+    settings = settings or JudgeSettings()
+    _check(engine, subjects)
+    verdicts: list[PictureVerdict] = []
+    for seen in _look_at_all(engine, pictures, len(subjects), settings):
+        verdicts.append(verdict_of(seen, subjects, settings))
+        if on_picture is not None:
+            on_picture(len(verdicts), len(pictures))
+    if settings.no_face == "error":
+        _refuse_faceless(verdicts)
+    return _keep_best(verdicts, settings.keep_at_most)
 
 
 def best_of(verdicts: Sequence[PictureVerdict]) -> int | None:
@@ -122,4 +78,141 @@ def best_of(verdicts: Sequence[PictureVerdict]) -> int | None:
 
     Best is the highest score among the pictures that show the most subjects; of equals the first.
     """
-    raise NotImplementedError
+    shown = [
+        (sum(subject.face is not None for subject in verdict.subjects), verdict.score, -place)
+        for place, verdict in enumerate(verdicts)
+        if verdict.score is not None
+    ]
+    return -max(shown)[2] if shown else None
+
+
+def _look_at_all(
+    engine: FaceEngine,
+    pictures: Sequence[Picture | Unreadable],
+    subjects: int,
+    settings: JudgeSettings,
+) -> Iterator[SeenPicture]:
+    start, size = 0, 1
+    # Hashing and detection both let go of Python's lock, so one costs no time beside the other.
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        while start < len(pictures):
+            began = time.monotonic()
+            chunk = pictures[start : start + size]
+            hashes = beside.map(_sha256, chunk)
+            limit = subjects if settings.which == "largest" else None
+            found = _look_at(engine, chunk, limit)
+            for place, (picture, sha256, (faces, vectors)) in enumerate(
+                zip(chunk, hashes, found, strict=True)
+            ):
+                shape = (0, 0) if isinstance(picture, Unreadable) else picture.shape[:2]
+                yield SeenPicture(
+                    index=start + place,
+                    size=(shape[1], shape[0]),
+                    sha256=sha256,
+                    faces=faces,
+                    vectors=vectors,
+                    unreadable=_unreadable(picture),
+                )
+            start += len(chunk)
+            quick = time.monotonic() - began < _PATIENCE_S
+            size = min(size * 2, _MOST_PICTURES) if quick else max(size // 2, 1)
+
+
+def _look_at(
+    engine: FaceEngine, pictures: Sequence[Picture | Unreadable], limit: int | None
+) -> list[tuple[tuple[Face, ...], Vectors]]:
+    """Return each picture's faces and the embeddings of the first `limit` of them (all if None)."""
+    readable = {
+        place: picture
+        for place, picture in enumerate(pictures)
+        if not isinstance(picture, Unreadable) and picture.size
+    }
+    detected = engine.detect(list(readable.values())) if readable else []
+    faces = dict(zip(readable, detected, strict=True))
+    crops = [
+        engine.align(picture, face)
+        for place, picture in readable.items()
+        for face in faces[place][:limit]
+    ]
+    counts = [len(faces.get(place, [])[:limit]) for place in range(len(pictures))]
+    vectors = np.split(_embed(engine, crops), np.cumsum(counts)[:-1])
+    return [(tuple(faces.get(place, ())), part) for place, part in enumerate(vectors)]
+
+
+def _embed(engine: FaceEngine, crops: Sequence[Picture]) -> Vectors:
+    length = engine.model.dimensions
+    parts = [np.empty((0, length), dtype=np.float32)]
+    for start in range(0, len(crops), _MOST_CROPS):
+        some = crops[start : start + _MOST_CROPS]
+        vectors = engine.embed(some)
+        if vectors.shape != (len(some), length):
+            raise FaceError(
+                f"{engine.model} gave embeddings of shape {list(vectors.shape)} for {len(some)} "
+                f"faces; [{len(some)}, {length}] was expected."
+            )
+        parts.append(vectors)
+    return np.concatenate(parts)
+
+
+def _unreadable(picture: Picture | Unreadable) -> str:
+    if isinstance(picture, Unreadable):
+        return picture.reason
+    return "" if picture.size else "the picture has no pixels"
+
+
+def _sha256(picture: Picture | Unreadable) -> str:
+    if isinstance(picture, Unreadable):
+        return ""
+    return hashlib.sha256(np.ascontiguousarray(picture).data).hexdigest()
+
+
+def _check(engine: FaceEngine, subjects: Sequence[Subject]) -> None:
+    if not subjects:
+        raise FaceError("No character is given to compare the pictures with.")
+    characters: set[str] = set()
+    for subject in subjects:
+        references = subject.references
+        if references.character in characters:
+            raise FaceError(f"Character {references.character!r} is listed twice; once is enough.")
+        characters.add(references.character)
+        if not math.isfinite(subject.threshold):
+            raise FaceError(
+                f"The threshold of {references.character!r} is {subject.threshold}; it should be a "
+                "number such as 0.6."
+            )
+        if references.model.sha256 != engine.model.sha256:
+            raise FaceError(
+                f"The references of {references.character!r} were made by {references.model} and "
+                f"do not compare with faces of {engine.model}. Make references with this engine, "
+                "or choose the other one."
+            )
+
+
+def _refuse_faceless(verdicts: Sequence[PictureVerdict]) -> None:
+    faceless = [
+        str(verdict.index + 1)
+        for verdict in verdicts
+        if not verdict.faces and not verdict.unreadable
+    ]
+    if faceless:
+        raise FaceError(
+            f"No face was found in picture {', '.join(faceless)} of {len(verdicts)}. Set no_face "
+            'to "reject" or "keep" where such pictures are to be expected.'
+        )
+
+
+def _keep_best(verdicts: list[PictureVerdict], most: int) -> list[PictureVerdict]:
+    kept = [verdict for verdict in verdicts if verdict.keep]
+    if most <= 0 or len(kept) <= most:
+        return verdicts
+    # Sorting is stable; of equals the earlier picture stays.
+    ranked = sorted(kept, key=lambda one: math.inf if one.score is None else -one.score)
+    surplus = {verdict.index for verdict in ranked[most:]}
+    return [
+        replace(
+            verdict, keep=False, reason=f"{verdict.reason}, but the {most} best are kept already"
+        )
+        if verdict.index in surplus
+        else verdict
+        for verdict in verdicts
+    ]
