@@ -1,20 +1,21 @@
 """The consistency report: one JSON document a run that says what was judged, how, and why.
 
-    python -m animation_studio.faces.report > web/schemas/consistency_report-1.schema.json
-
-writes its JSON Schema.
+Its JSON Schema is published as web/schemas/consistency_report-1.schema.json, which
+`python scripts/export_schemas.py` writes from the models here.
 """
 
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
-from .engine import FaceEngine, Metric
-from .judge import JudgeSettings, NoFace, PictureVerdict, Subject, WhichFace
+from .engine import Face, FaceEngine, Metric
+from .judge import JudgeSettings, NoFace, PictureVerdict, Subject, WhichFace, best_of
 from .similarity import ScoreRule
 
 __all__ = ["ConsistencyReport", "Tries", "json_schema", "report_of"]
@@ -157,9 +158,90 @@ def report_of(
 
     Warnings of the engine and of the references come first, then `warnings`; each once.
     """
-    raise NotImplementedError
+    every = [*engine.warnings, *(line for one in subjects for line in one.references.warnings)]
+    known = seeds if seeds is not None else [None] * len(verdicts)
+    return ConsistencyReport(
+        created=created or datetime.datetime.now(datetime.timezone.utc),
+        node=node,
+        engine=_engine(engine),
+        settings=SettingsRecord(**asdict(settings)),
+        subjects=[_subject(one) for one in subjects],
+        pictures=[_picture(one, seed) for one, seed in zip(verdicts, known, strict=True)],
+        totals=_totals(verdicts),
+        tries=tries,
+        warnings=list(dict.fromkeys([*every, *warnings])),
+        versions=dict(versions or {}),
+    )
 
 
 def json_schema() -> str:
     """Return the JSON Schema (draft 2020-12) of the report as JSON text, ending in a newline."""
-    raise NotImplementedError
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": "urn:animation-studio:consistency_report:1",
+        **ConsistencyReport.model_json_schema(mode="serialization"),
+    }
+    return json.dumps(schema, indent=2) + "\n"
+
+
+def _engine(engine: FaceEngine) -> EngineRecord:
+    model = engine.model
+    return EngineRecord(
+        engine=model.engine,
+        model=model.name,
+        sha256=model.sha256,
+        dimensions=model.dimensions,
+        metric=model.metric,
+        provider=engine.provider,
+    )
+
+
+def _subject(subject: Subject) -> SubjectRecord:
+    references = subject.references
+    return SubjectRecord(
+        character=references.character,
+        name=references.name,
+        threshold=subject.threshold,
+        references=list(references.files),
+    )
+
+
+def _picture(verdict: PictureVerdict, seed: int | None) -> PictureRecord:
+    width, height = verdict.size
+    return PictureRecord(
+        index=verdict.index,
+        keep=verdict.keep,
+        reason=verdict.reason,
+        score=verdict.score,
+        seed=seed,
+        unreadable=verdict.unreadable,
+        width=width,
+        height=height,
+        picture_sha256=verdict.picture_sha256,
+        faces=[_face(face) for face in verdict.faces],
+        subjects=[SubjectVerdictRecord(**asdict(subject)) for subject in verdict.subjects],
+        strangers=list(verdict.strangers),
+    )
+
+
+def _face(face: Face) -> FaceRecord:
+    # A hundredth of a pixel is finer than any detector.
+    left, top, right, bottom = (round(float(value), 2) for value in face.box)
+    return FaceRecord(
+        box=(left, top, right, bottom),
+        detector_score=round(float(face.score), 4),
+        points=[(round(float(x), 2), round(float(y), 2)) for x, y in face.points],
+    )
+
+
+def _totals(verdicts: Sequence[PictureVerdict]) -> Totals:
+    kept = sum(verdict.keep for verdict in verdicts)
+    unreadable = sum(verdict.unreadable for verdict in verdicts)
+    return Totals(
+        pictures=len(verdicts),
+        kept=kept,
+        rejected=len(verdicts) - kept,
+        no_face=sum(not verdict.faces for verdict in verdicts) - unreadable,
+        unreadable=unreadable,
+        best=best_of(verdicts),
+    )
