@@ -60,6 +60,11 @@ class Home:
         return self.root / "standins"
 
     @property
+    def faces(self) -> Path:
+        """Pictures of people, and models that find and know faces, for tests."""
+        return self.root / "faces"
+
+    @property
     def run(self) -> Path:
         """ComfyUI's input, output, temp and user folders of quickstart."""
         return self.root / "run"

@@ -9,6 +9,7 @@ from pathlib import Path
 from .browser import ensure_browser
 from .comfyui import Checkout, ensure_comfyui
 from .environment import Interpreter, ensure_dev, ensure_env
+from .faces import ensure_faces
 from .home import Home
 from .models import ensure_standins
 from .processes import clean_environment
@@ -57,12 +58,14 @@ def prepare_dev(steps: Steps) -> Workshop:
 
 
 def prepare_tests(steps: Steps) -> tuple[Workshop, dict[str, str]]:
-    """Prepare all that tests need (four steps); return it with the variables for them."""
+    """Prepare all that tests need (five steps); return it with the variables for them."""
     workshop = prepare_dev(steps)
     home = workshop.home
     with home.locked(steps):
         steps.step("Stand-in models")
         ensure_standins(home, workshop.checkout.root, workshop.env, steps, for_tests=True)
+        steps.step("Faces, and models that know them")
+        ensure_faces(home, workshop.dev, steps)
         steps.step("A browser")
         browser = ensure_browser(home, workshop.dev, steps)
         steps.note(browser)

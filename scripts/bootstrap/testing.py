@@ -14,7 +14,8 @@ __all__ = ["main"]
 HELP = """\
 usage: scripts/test [PYTEST ARGUMENT ...]
 
-Prepare what the tests need (Python packages, ComfyUI, stand-in models, a browser) and run pytest.
+Prepare what the tests need (Python packages, ComfyUI, stand-in models, faces, a browser) and run
+pytest.
 Arguments go to pytest: `scripts/test tests/unit -k lora`; `scripts/test -- --help` shows its own
 options. The first run fetches about 5 GB and keeps 10 GB in .studio (or $ANIMATION_STUDIO_HOME).
 """
@@ -30,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _test(arguments: list[str]) -> int:
-    steps = Steps(5)
+    steps = Steps(6)
     workshop, variables = prepare_tests(steps)
     steps.step("Tests")
     return _pytest(workshop, variables, arguments)
