@@ -42,6 +42,13 @@ class SaveTake(io.ComfyNode):
                     optional=True,
                     tooltip="From Quality Preset: the sampling values go into the record.",
                 ),
+                io.String.Input(
+                    "report",
+                    optional=True,
+                    force_input=True,
+                    tooltip="From Consistency Filter or Until Consistent: each picture's verdict "
+                    "goes into its record.",
+                ),
             ],
             outputs=[],
             is_output_node=True,
@@ -50,7 +57,12 @@ class SaveTake(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, images: Any, filename_prefix: str, look: Any = None, sampling: Any = None
+        cls,
+        images: Any,
+        filename_prefix: str,
+        look: Any = None,
+        sampling: Any = None,
+        report: str = "",
     ) -> io.NodeOutput:
         """Save the pictures."""
         context = takes.TakeContext(
@@ -59,6 +71,7 @@ class SaveTake(io.ComfyNode):
             extra=cls.hidden.extra_pnginfo or {},
             look=look,
             sampling=sampling,
+            report=report,
         )
         saved = takes.save_takes(images, filename_prefix, context)
         return io.NodeOutput(ui={"images": saved.images, "records": saved.records})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-__all__ = ["CATEGORY", "Keypoints", "LookType", "SamplingType"]
+__all__ = ["CATEGORY", "Keypoints", "LookType", "ReferencesType", "SamplingType"]
 
 CATEGORY = "Animation Studio"
 
@@ -14,3 +14,5 @@ LookType = io.Custom("ANIMSTUDIO_LOOK")
 SamplingType = io.Custom("ANIMSTUDIO_SAMPLING")
 # What DWPose and OpenPose preprocessor nodes give: a list of OpenPose JSON objects, one a frame.
 Keypoints = io.Custom("POSE_KEYPOINT")
+# tuple[animation_studio.faces.References, ...], one for each character
+ReferencesType = io.Custom("ANIMSTUDIO_REFERENCES")

@@ -50,7 +50,8 @@ def prepared(home: Home, comfyui_root: Path) -> Prepared:
 @pytest.fixture(scope="session")
 def comfyui(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
     """The one ComfyUI that all tests share; it starts with the first test that asks for it."""
-    server = ComfyServer.start(prepared, tmp_path_factory.mktemp("comfyui"))
+    folder = tmp_path_factory.mktemp("comfyui")
+    server = ComfyServer.start(prepared, folder, test_packs=True)
     yield server
     server.stop()
 

@@ -15,9 +15,13 @@ __all__ = [
     "annotator_folders",
     "config_layers",
     "controlnet_file",
+    "insightface_folders",
+    "judged_folder",
     "lora_file",
     "named_layers",
     "pose_folders",
+    "reference_file",
+    "references_folder",
     "register_model_folders",
     "user_folder",
 ]
@@ -25,6 +29,7 @@ __all__ = [
 CONFIG_VARIABLE = "ANIMATION_STUDIO_CONFIG"
 _SHIPPED = Path(__file__).parents[2] / "configs"
 _ANNOTATORS = "annotators"
+_INSIGHTFACE = "insightface"
 
 
 def user_folder() -> Path:
@@ -56,15 +61,39 @@ def pose_folders() -> list[Path]:
 
 
 def register_model_folders() -> None:
-    """Make `models/annotators` a model folder, so that extra_model_paths.yaml can add to it."""
-    folder_paths.add_model_folder_path(
-        _ANNOTATORS, str(Path(folder_paths.models_dir) / _ANNOTATORS)
-    )
+    """Make `annotators` and `insightface` model folders: extra_model_paths.yaml can add to them."""
+    for name in (_ANNOTATORS, _INSIGHTFACE):
+        folder_paths.add_model_folder_path(name, str(Path(folder_paths.models_dir) / name))
 
 
 def annotator_folders() -> list[Path]:
     """Return the folders in which preprocessor weights are looked for."""
     return [Path(folder) for folder in folder_paths.get_folder_paths(_ANNOTATORS)]
+
+
+def insightface_folders() -> list[Path]:
+    """Return the folders in which insightface's model packs (`models/buffalo_l`) are looked for."""
+    return [Path(folder) for folder in folder_paths.get_folder_paths(_INSIGHTFACE)]
+
+
+def references_folder() -> Path:
+    """Return where nodes save face references, a folder for each character."""
+    return user_folder() / "references"
+
+
+def judged_folder() -> Path:
+    """Return where pictures that Until Consistent judged are kept."""
+    return user_folder() / "judged"
+
+
+def reference_file(path: str) -> Path:
+    """Return the file of a `reference_embeddings` entry, which need not be there.
+
+    A relative path is looked for in the configuration folders, the last one first.
+    """
+    layers = reversed(config_layers())
+    candidates = [layer / Path(path).expanduser() for layer in layers]
+    return next((file for file in candidates if file.is_file()), candidates[0])
 
 
 def lora_file(lora_path: str, entry: str) -> Path:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import datetime
 import io
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import folder_paths
 from comfy.cli_args import args as comfy_args
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -21,8 +19,10 @@ from ..files import write_atomically
 from ..registry import Look, SamplingValues
 from ..runs.provenance import Prompt, PromptGraph, linked_node
 from ..runs.record import Record, entry_records
+from ..runs.verdicts import picture_hash, verdicts_by_picture
 from .environment import versions
 from .images import to_bytes
+from .outputs import place
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,13 +39,14 @@ _PNG_LEVEL = 4
 
 @dataclass(frozen=True)
 class TakeContext:
-    """What ComfyUI and the graph say about a take."""
+    """What ComfyUI and the graph say about a take; `report` is a consistency report as JSON."""
 
     prompt: Prompt
     node: str
     extra: Mapping[str, object]
     look: Look | None
     sampling: SamplingValues | None
+    report: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,16 +66,22 @@ def save_takes(images: torch.Tensor, prefix: str, context: TakeContext) -> Saved
     """
     pictures = to_bytes(images)
     height, width = pictures[0].shape[:2]
-    folder, name, counter, subfolder = _place(prefix, width, height)
+    where = place(prefix, width, height)
     record = _record(context, width, height)
     saved = SavedTakes([], [])
+    verdicts = verdicts_by_picture(context.report)
     for index, picture in enumerate(pictures):
-        stem = f"{name.replace('%batch_num%', str(index))}_{counter + index:05}_"
-        own = {"file": f"{stem}.png", "batch_index": index, "batch_size": len(pictures)}
+        stem = f"{where.name.replace('%batch_num%', str(index))}_{where.counter + index:05}_"
+        own: dict[str, object] = {
+            "file": f"{stem}.png",
+            "batch_index": index,
+            "batch_size": len(pictures),
+        }
+        own["consistency"] = verdicts.get(picture_hash(picture)) if verdicts else None
         text = record.model_copy(update=own).as_json()
-        _write_pair(folder / f"{stem}.png", _png(picture, context, text), text)
+        _write_pair(where.folder / f"{stem}.png", _png(picture, context, text), text)
         for names, suffix in ((saved.images, "png"), (saved.records, "json")):
-            names.append({"filename": f"{stem}.{suffix}", "subfolder": subfolder, "type": "output"})
+            names.append(where.entry(f"{stem}.{suffix}"))
     return saved
 
 
@@ -93,20 +100,6 @@ def _write_pair(path: Path, png: bytes, record: str) -> None:
             f"{path}: the take cannot be saved ({error.strerror}). Make room or choose another "
             "output folder, and run again: what is cached is not made twice."
         ) from error
-
-
-def _place(prefix: str, width: int, height: int) -> tuple[Path, str, int, str]:
-    output = folder_paths.get_output_directory()
-    # Compared without following links, as core does: a link inside the folder is its owner's act.
-    target = os.path.abspath(os.path.join(output, prefix))  # noqa: PTH100, PTH118
-    if not Path(target).is_relative_to(os.path.abspath(output)):  # noqa: PTH100
-        raise StudioError(
-            f"filename_prefix {prefix!r} leaves ComfyUI's output folder; give a name inside it"
-        )
-    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
-        prefix, output, width, height
-    )
-    return Path(folder), name, counter, subfolder
 
 
 def _record(context: TakeContext, width: int, height: int) -> Record:

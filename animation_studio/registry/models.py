@@ -76,6 +76,8 @@ Strength: TypeAlias = Annotated[float, Field(ge=0.0, le=MAX_WEIGHT), AfterValida
 Size: TypeAlias = Annotated[
     tuple[int, int], BeforeValidator(_two_numbers), AfterValidator(_size_of_latent)
 ]
+Threshold: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
+FaceEngineName: TypeAlias = Literal["insightface", "dlib", "clip_vision"]
 Words: TypeAlias = Annotated[list[str], BeforeValidator(_one_or_many)]
 PathText: TypeAlias = Annotated[str, Field(min_length=1), AfterValidator(_path_text)]
 Paths: TypeAlias = Annotated[list[PathText], BeforeValidator(_one_or_many)]
@@ -122,7 +124,10 @@ class CharacterPreset(_Model):
     """An entry of `character_presets.yaml`.
 
     `lora_name` is a key of `characters:` in the registry (default: the preset's own key);
-    `consistency_threshold` a cosine similarity of face embeddings, 0 to 1.
+    `reference_embeddings` are .npy files, absolute or relative to a configuration folder;
+    `consistency_threshold` is a cosine similarity of ArcFace (insightface) embeddings, 0 to 1.
+    Scores of other engines mean something else, so each has a threshold of its own in
+    `consistency_thresholds`, by engine.
     """
 
     character_name: str | None = None
@@ -131,8 +136,16 @@ class CharacterPreset(_Model):
     base_prompt: str = ""
     negative_prompt: str = ""
     reference_embeddings: Paths = Field(default_factory=list)
-    consistency_threshold: float = Field(default=0.65, ge=0.0, le=1.0)
+    consistency_threshold: Threshold = 0.65
+    consistency_thresholds: dict[FaceEngineName, Threshold] = Field(default_factory=dict)
     generation_params: GenerationParams = Field(default_factory=GenerationParams)
+
+    def threshold_for(self, engine: str) -> float | None:
+        """Return the character's threshold for scores of a face engine, None where it has none."""
+        for name, threshold in self.consistency_thresholds.items():
+            if name == engine:
+                return threshold
+        return self.consistency_threshold if engine == "insightface" else None
 
 
 class QualityPreset(_Model):

@@ -7,10 +7,13 @@ the picture.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
-__all__ = ["GraphNode", "Prompt", "PromptGraph", "linked_node"]
+__all__ = ["GraphNode", "Prompt", "PromptGraph", "linked_node", "recipe_of"]
 
 Prompt: TypeAlias = Mapping[str, Mapping[str, object]]
 
@@ -151,3 +154,57 @@ def _link(value: object) -> tuple[str, int] | None:
         if isinstance(key, str) and type(output) is int:
             return key, output
     return None
+
+
+def recipe_of(
+    node_of: Callable[[str], Mapping[str, object]],
+    values: Mapping[str, object],
+    stamp: Callable[[str], str],
+) -> str | None:
+    """Return 32 hexadecimal digits of everything that makes `values`, or None if it cannot be told.
+
+    `values` are inputs of a node: plain ones, or links [node id, output index] whose whole upstream
+    counts: classes, inputs and the fingerprints that ComfyUI took of nodes that have one. Node ids
+    and places in the graph do not count. `node_of` gives a node of the running prompt; `stamp` what
+    changes when the file that a text names does ("" for a text that names none). None: a node
+    upstream makes something new at each run.
+    """
+    seen: dict[str, str] = {}
+
+    def of_node(key: str) -> str:
+        if key not in seen:
+            node = node_of(key)
+            inputs = node.get("inputs")
+            parts = of_values(inputs if isinstance(inputs, Mapping) else {})
+            changed = node.get("is_changed", False)
+            for one in changed if isinstance(changed, list) else [changed]:
+                if isinstance(one, float) and math.isnan(one):
+                    raise _EverChangingError
+            seen[key] = _digest([str(node.get("class_type")), parts, repr(changed)])
+        return seen[key]
+
+    def of_values(inputs: Mapping[str, object]) -> list[object]:
+        parts: list[object] = []
+        for name in sorted(inputs):
+            value = inputs[name]
+            link = _link(value)
+            if link is not None:
+                parts.append([name, of_node(link[0]), link[1]])
+            elif isinstance(value, str):
+                parts.append([name, value, stamp(value)])
+            else:
+                parts.append([name, repr(value)])
+        return parts
+
+    try:
+        return _digest(of_values(values))
+    except _EverChangingError:
+        return None
+
+
+class _EverChangingError(Exception):
+    """A node of the graph never gives the same twice."""
+
+
+def _digest(parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

@@ -40,6 +40,9 @@ class Record(BaseModel):
 
     `batch_index` counts from 0 within the batch whose noise the seed made.
 
+    `consistency` is the verdict on this very picture, with the engine that gave it, out of a
+    consistency report.
+
     `samplers`, `models`, `controls` and `poses` are read from the prompt; `versions` names the
     software.
     """
@@ -60,6 +63,7 @@ class Record(BaseModel):
     windows: dict[str, dict[str, int]] = {}
     sampling: SamplingValues | None = None
     consistency_threshold: float | None = None
+    consistency: dict[str, object] | None = None
     samplers: list[dict[str, object]] = []
     models: list[dict[str, object]] = []
     controls: list[dict[str, object]] = []

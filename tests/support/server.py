@@ -21,6 +21,7 @@ __all__ = ["ComfyServer", "Prepared"]
 
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 TIMEOUT_SECONDS = 60.0
+PACKS = Path(__file__).with_name("packs")
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,13 @@ class ComfyServer:
         environment: Mapping[str, str] | None = None,
         pack: bool = True,
         only_this_pack: bool = True,
+        test_packs: bool = False,
     ) -> ComfyServer:
         """Start one in `folder` and return it when it answers.
 
         `models` and `config` replace the stand-ins' folders; `comfyui` and `python` the prepared
-        ones; `arguments` and `environment` are added to ComfyUI's. Raises bootstrap's Problem when
+        ones; `arguments` and `environment` are added to ComfyUI's. `test_packs` loads the packs of
+        tests/support/packs beside this one. Raises bootstrap's Problem when
         ComfyUI or the pack fails to start.
         """
         config_dir = folder / "config"
@@ -83,6 +86,8 @@ class ComfyServer:
             only_this_pack=only_this_pack,
         )
         server = Server(options)
+        if test_packs:
+            options.arguments.extend(_with_test_packs(folder, server.pack_name))
         server.start()
         return cls(server, config_dir)
 
@@ -129,3 +134,11 @@ class ComfyServer:
     ) -> RunResult:
         async with ComfyClient(self.url) as client:
             return await client.run(prompt, workflow=workflow)
+
+
+def _with_test_packs(folder: Path, pack_name: str) -> list[str]:
+    """Arguments that let ComfyUI load the packs of tests/support/packs too."""
+    paths = folder / "test_packs.yaml"
+    paths.write_text(f"tests:\n  custom_nodes: {PACKS}\n", encoding="utf-8")
+    names = [pack_name, *(path.name for path in PACKS.iterdir() if path.is_dir())]
+    return ["--extra-model-paths-config", str(paths), "--whitelist-custom-nodes", *names]

@@ -1,0 +1,144 @@
+"""Which references a character has, and new ones from pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from ..errors import FaceError
+from ..registry import content_hash
+from . import studio
+from .face_engines import engine_for, engine_state
+from .face_pictures import pictures_of
+from .folders import reference_file, references_folder
+from .images import to_image
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..faces import FaceEngine, References
+    from ..faces.engine import Picture
+    from .comfy_types import ClipVision
+
+__all__ = [
+    "MadeReferences",
+    "WhichFace",
+    "make_references",
+    "references_fingerprint",
+    "references_of",
+]
+
+WhichFace: TypeAlias = Literal["largest", "all", "leftmost", "rightmost"]
+
+
+@dataclass(frozen=True)
+class MadeReferences:
+    """References made from pictures, the aligned faces as IMAGE, and the lines a node shows."""
+
+    references: References
+    crops: torch.Tensor
+    lines: list[str]
+    warnings: list[str]
+
+
+def reference_files(character: str) -> list[Path]:
+    """Return the .npy files of a character: the configuration's, then those that nodes saved."""
+    from ..faces import stored_references
+
+    preset = studio.registry().character(character).preset
+    configured = [reference_file(path) for path in preset.reference_embeddings]
+    stored = stored_references(references_folder(), character)
+    return list(dict.fromkeys([*configured, *stored]))
+
+
+def references_of(character: str, engine: FaceEngine) -> References:
+    """Return what a character of the registry looks like to an engine.
+
+    Raises ConfigError for an unknown character, and FaceError where it has no reference, or none
+    that this engine's model made.
+    """
+    from ..faces import load_references
+
+    files = reference_files(character)
+    name = studio.registry().character(character).name
+    if not files:
+        raise FaceError(
+            f"character {character!r} has no references yet. Give one or more pictures of {name}'s "
+            "face to a Face References node, or list .npy files as reference_embeddings in "
+            "character_presets.yaml."
+        )
+    return load_references(character, name, files, engine.model)
+
+
+def references_fingerprint(characters: Sequence[str], engine: str) -> str:
+    """Return what changes when references, preset or engine of the characters do.
+
+    No characters: those of the whole registry. Raises as `references_of` for an unknown one.
+    """
+    registry = studio.registry()
+    parts: list[str] = [engine, engine_state()]
+    for character in characters or registry.names("character"):
+        parts.append(content_hash(registry.character(character).preset))
+        for file in reference_files(character):
+            for path in (file, file.with_suffix(".json")):
+                info = path.stat() if path.is_file() else None
+                parts.append(f"{path} {info and (info.st_mtime_ns, info.st_size)}")
+    return content_hash(*parts)
+
+
+def make_references(
+    images: Sequence[torch.Tensor],
+    character: str,
+    *,
+    engine: str,
+    which: WhichFace,
+    save: bool,
+    clip_vision: ClipVision | None = None,
+) -> MadeReferences:
+    """Turn the faces of pictures into references of `character`, saved unless `save` is off.
+
+    `images` are float [batch, height, width, 3 or 4]. Raises FaceError where no picture shows a
+    face, and as `engine_for` and `save_references` do.
+    """
+    from ..faces import NewReference, References, save_references
+
+    opened = engine_for(engine, clip_vision)
+    name = studio.registry().character(character).name
+    read = pictures_of(images)
+    made, warnings = [], list(opened.warnings)
+    for number, picture in enumerate(read, 1):
+        crops = _crops(opened, picture, which) if not isinstance(picture, str) else []
+        if not crops:
+            reason = picture if isinstance(picture, str) else "no face was found"
+            warnings.append(f"picture {number}: {reason}")
+            continue
+        made += [
+            NewReference(vector, crop, f"picture {number}, face {face}")
+            for face, (vector, crop) in enumerate(zip(opened.embed(crops), crops, strict=True), 1)
+        ]
+    if not made:
+        raise FaceError(
+            f"no reference of {character!r} was made: {'; '.join(warnings)}. Use pictures that "
+            "show the face from the front, at least 60 pixels wide."
+        )
+    lines = [f"{len(made)} references of {name} with {opened.model}, {opened.provider}"]
+    files = tuple(one.source for one in made)
+    if save:
+        saved = save_references(references_folder(), character, made, opened.model)
+        files = tuple(one.path.name for one in saved)
+        lines += [f"{'saved' if one.fresh else 'there already:'} {one.path.name}" for one in saved]
+    import numpy as np
+
+    vectors = np.stack([one.vector for one in made])
+    references = References(character, name, opened.model, vectors, files, ())
+    return MadeReferences(references, to_image([one.crop for one in made]), lines, warnings)
+
+
+def _crops(engine: FaceEngine, picture: Picture, which: WhichFace) -> list[Picture]:
+    faces = engine.detect([picture])[0]
+    if which != "all" and faces:
+        by_place = sorted(faces, key=lambda face: face.box[0] + face.box[2])
+        faces = {"largest": faces, "leftmost": by_place, "rightmost": by_place[::-1]}[which][:1]
+    return [engine.align(picture, face) for face in faces]

@@ -1,0 +1,89 @@
+"""A ComfyUI pack for tests: a VAE whose pictures show real people, which person by the seed.
+
+No checkpoint that draws a face is on the package registries. So the decoder stands in: each latent
+of a batch picks one of the pictures it was given, by what is in the latent. Sampling before it and
+judging after it are the real ones.
+"""
+
+import hashlib
+
+import torch
+from comfy_api.latest import ComfyExtension, io
+
+
+class FaceVAE:
+    """Decodes a latent [batch, 4, h, w] to one of `pictures` (float [1, H, W, 3]) each."""
+
+    def __init__(self, pictures):
+        self.pictures = pictures
+
+    def decode(self, samples):
+        """Return float [batch, H, W, 3]."""
+        return torch.cat([self.pictures[self.choice(latent)] for latent in samples])
+
+    def choice(self, latent):
+        """Return which picture a latent [4, h, w] shows."""
+        digest = hashlib.sha256(latent.float().cpu().numpy().tobytes()).digest()
+        return int.from_bytes(digest[:4], "big") % len(self.pictures)
+
+
+class FaceVAENode(io.ComfyNode):
+    """The stand-in VAE of the pictures that it is given."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Test_FaceVAE",
+            category="tests",
+            inputs=[io.Image.Input("images")],
+            outputs=[io.Vae.Output()],
+        )
+
+    @classmethod
+    def execute(cls, images):
+        return io.NodeOutput(FaceVAE([images[i : i + 1] for i in range(len(images))]))
+
+
+class Odd(io.ComfyNode):
+    """Pictures that something went wrong with: NaN, one colour, alpha, tiny."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Test_OddPicture",
+            category="tests",
+            inputs=[
+                io.Combo.Input("kind", options=["nan", "grey", "alpha", "tiny", "noise", "crowd"]),
+                io.Image.Input("images"),
+            ],
+            outputs=[io.Image.Output()],
+        )
+
+    @classmethod
+    def execute(cls, kind, images):
+        if kind == "nan":
+            odd = images.clone()
+            odd[0, 0, 0, 0] = float("nan")
+        elif kind == "grey":
+            odd = torch.full_like(images, 0.5)
+        elif kind == "alpha":
+            odd = torch.cat([images, torch.rand_like(images[..., :1])], dim=-1)
+        elif kind == "tiny":
+            odd = images[:, :16, :16]
+        elif kind == "crowd":
+            odd = images.repeat(1, 4, 5, 1)
+        else:
+            odd = torch.rand(images.shape, generator=torch.Generator().manual_seed(1))
+        return io.NodeOutput(odd)
+
+
+class Extension(ComfyExtension):
+    """The pack."""
+
+    async def get_node_list(self):
+        return [FaceVAENode, Odd]
+
+
+async def comfy_entrypoint():
+    """Return the pack."""
+    return Extension()

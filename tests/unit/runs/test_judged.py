@@ -1,0 +1,70 @@
+"""Pictures that were judged are found again, bounded in size, and never half written."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from animation_studio.runs.judged import JudgedPictures
+
+
+def picture(seed, side=16):
+    return np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
+
+
+def test_a_batch_comes_back_as_it_was(tmp_path):
+    store = JudgedPictures(tmp_path)
+    batch = [picture(seed) for seed in range(12)]
+    store.add("recipe", 7, batch)
+    assert ("recipe", 7) in store
+    for kept, given in zip(store.get("recipe", 7), batch, strict=True):
+        assert (kept == given).all()
+
+
+def test_seeds_and_recipes_do_not_mix(tmp_path):
+    store = JudgedPictures(tmp_path)
+    store.add("recipe", 7, [picture(1)])
+    for recipe, seed in (("recipe", 77), ("recipe", 70), ("other", 7)):
+        assert (recipe, seed) not in store
+        assert store.get(recipe, seed) is None
+
+
+@pytest.mark.parametrize("harm", [b"", b"\x89PNG\r\n\x1a\n broken", None])
+def test_a_damaged_picture_is_not_judged(tmp_path, harm):
+    store = JudgedPictures(tmp_path)
+    store.add("recipe", 7, [picture(1), picture(2)])
+    file = tmp_path / "recipe" / "7_1of2.png"
+    if harm is None:
+        file.unlink()
+    else:
+        file.write_bytes(harm)
+    assert store.get("recipe", 7) is None
+    store.forget("recipe", 7)
+    assert ("recipe", 7) not in store
+
+
+def test_a_strangers_file_is_left_alone(tmp_path):
+    store = JudgedPictures(tmp_path, limit=1)
+    (tmp_path / "notes").mkdir()
+    note = tmp_path / "notes" / "mine.png"
+    note.write_bytes(b"mine")
+    store.add("recipe", 1, [picture(1)])
+    assert note.read_bytes() == b"mine"
+
+
+def test_the_oldest_are_forgotten_first(tmp_path):
+    size = 16 * 16 * 3
+    store = JudgedPictures(tmp_path, limit=3 * size)
+    for seed in range(6):
+        store.add("old" if seed < 3 else "new", seed, [picture(seed)])
+        name = "old" if seed < 3 else "new"
+        file = tmp_path / name / f"{seed}_0of1.png"
+        if file.exists():
+            os.utime(file, (seed, seed))
+    left = [seed for name in ("old", "new") for seed in range(6) if (name, seed) in store]
+    assert left == sorted(left)
+    assert left[-1] == 5
+    assert 0 not in left
+    assert sum(file.stat().st_size for file in tmp_path.rglob("*.png")) <= 3 * size
