@@ -129,7 +129,7 @@ def calibrate(
         false_accept_rate=false_accept_rate,
         measured_far=_at_or_over(impostor, threshold),
         measured_frr=1.0 - _at_or_over(genuine, threshold) if len(genuine) else None,
-        equal_error_threshold=_equal_error(genuine, impostor),
+        equal_error_threshold=_equal_error(genuine, impostor, threshold),
         overlap=overlap,
         per_character=per_character,
         warnings=_warnings(per_character, genuine, impostor, false_accept_rate),
@@ -180,7 +180,7 @@ def _threshold(genuine: Vectors, impostor: Vectors, rate: float) -> float:
         return _short(float(every.min()) - 0.1, float(every.min()))
     barred = float(impostor[len(impostor) - 1 - allowed])
     above = every[every > barred]
-    return _short(barred, float(above.min()) if len(above) else float(np.nextafter(barred, 9.0)))
+    return _short(barred, float(above.min()) if len(above) else barred + 0.01)
 
 
 def _short(low: float, high: float) -> float:
@@ -197,12 +197,12 @@ def _at_or_over(scores: Vectors, threshold: float) -> float:
     return float((scores.astype(np.float64) >= threshold).mean())
 
 
-def _equal_error(genuine: Vectors, impostor: Vectors) -> float | None:
+def _equal_error(genuine: Vectors, impostor: Vectors, threshold: float) -> float | None:
     if not len(genuine):
         return None
     every = np.unique(np.concatenate([genuine, impostor]).astype(np.float64))
-    # Between neighbours, and at the highest of all.
-    candidates = [*((every[1:] + every[:-1]) / 2), every[-1]]
+    # Between neighbours, and at the highest of all; of equals the proposal, which comes first.
+    candidates = [threshold, *((every[1:] + every[:-1]) / 2), every[-1]]
     return float(
         min(
             candidates,

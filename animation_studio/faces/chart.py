@@ -94,6 +94,7 @@ def _grid(draw: ImageDraw.ImageDraw, low: float, high: float, most: float) -> No
         draw.line((left, y, right, y), FAINT)
         draw.text((left - 10, y), f"{number * step:.0%}", GREY, font(_SMALL), anchor="rm")
     draw.text((right, bottom + 36), "score", GREY, font(_SMALL), anchor="rt")
+    draw.text((left, top - 12), "share of its kind", GREY, font(_SMALL), anchor="ls")
 
 
 def _step(length: float) -> float:
@@ -119,7 +120,7 @@ def _bars(image: Image.Image, heights: Vectors, color: Color) -> None:
 
 def _lines(draw: ImageDraw.ImageDraw, calibration: Calibration, low: float, high: float) -> None:
     _, top, _, bottom = _PLOT
-    if calibration.equal_error_threshold is not None:
+    if calibration.equal_error_threshold not in (None, calibration.threshold):
         x = _at(calibration.equal_error_threshold, low, high)
         for y in range(top, bottom, 12):
             draw.line((x, y, x, y + 5), GREY, 2)
@@ -147,7 +148,7 @@ def _words(draw: ImageDraw.ImageDraw, calibration: Calibration) -> None:
         draw.rectangle((x, y + 2, x + 16, y + 18), fill=color)
         draw.text((x + 26, y), text, WHITE, font(_TEXT))
         x += round(font(_TEXT).getlength(text)) + 66
-    if calibration.equal_error_threshold is not None:
+    if calibration.equal_error_threshold not in (None, calibration.threshold):
         draw.line((x, y + 10, x + 6, y + 10), GREY, 2)
         draw.line((x + 12, y + 10, x + 18, y + 10), GREY, 2)
         equal = f"equal errors at {calibration.equal_error_threshold:.2f}"
@@ -165,5 +166,5 @@ def _verdict(draw: ImageDraw.ImageDraw, calibration: Calibration, y: int) -> Non
         text += f", {calibration.measured_frr:.1%} of genuine faces are rejected"
     draw.text((left, y), wrapped(text, _TEXT, right - left, 1)[0], WHITE, font(_TEXT))
     if calibration.overlap:
-        warning = "The scores overlap: no threshold keeps these characters apart."
+        warning = "The scores overlap: no threshold keeps all of these faces apart."
         draw.text((left, y + line_height(_TEXT)), warning, ORANGE, font(_TEXT))

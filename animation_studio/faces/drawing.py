@@ -38,7 +38,7 @@ CARD: Color = (32, 35, 41)
 FAINT: Color = (58, 63, 72)
 GREY: Color = (160, 167, 178)
 WHITE: Color = (240, 242, 245)
-GREEN: Color = (35, 145, 75)
+GREEN: Color = (38, 158, 82)
 RED: Color = (200, 50, 55)
 ORANGE: Color = (225, 130, 40)
 

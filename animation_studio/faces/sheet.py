@@ -84,7 +84,7 @@ def contact_sheet(
     )
     draw = ImageDraw.Draw(sheet)
     best = best_of(verdicts)
-    title = wrapped(_summary(verdicts, best), size, sheet.width - 2 * _GAP, 1)[0]
+    title = wrapped(_summary(verdicts), size, sheet.width - 2 * _GAP, 1)[0]
     draw.text((_GAP, head / 2), title, WHITE, font(size), anchor="lm")
     for place, (picture, verdict) in enumerate(zip(pictures, verdicts, strict=True)):
         row, column = divmod(place, across)
@@ -195,12 +195,12 @@ def _word(verdict: PictureVerdict) -> tuple[str, Color]:
     return ("KEPT", GREEN) if verdict.keep else ("REJECTED", RED)
 
 
-def _summary(verdicts: Sequence[PictureVerdict], best: int | None) -> str:
+def _summary(verdicts: Sequence[PictureVerdict]) -> str:
+    if not verdicts:
+        return "no pictures"
     kept = sum(verdict.keep for verdict in verdicts)
-    counts = f"{len(verdicts)} pictures, {kept} kept, {len(verdicts) - kept} rejected"
-    names = ", ".join(one.character for one in verdicts[0].subjects) if verdicts else ""
-    first = "" if best is None else f", best is {verdicts[best].index + 1}"
-    return legible(f"{names}: {counts}{first}" if names else counts)
+    names = ", ".join(one.character for one in verdicts[0].subjects)
+    return legible(f"{names}: {kept} of {len(verdicts)} kept")
 
 
 def _columns(count: int) -> int:
