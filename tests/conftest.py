@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,6 +19,7 @@ sys.path[:] = [*(entry for entry in sys.path if Path(entry or ".").resolve() != 
 
 from scripts.bootstrap.environment import python_in  # noqa: E402
 from scripts.bootstrap.home import Home  # noqa: E402
+from tests.support import faces  # noqa: E402
 from tests.support.server import ComfyServer, Prepared  # noqa: E402
 
 
@@ -80,6 +82,18 @@ def comfyui_modules(comfyui_root: Path) -> Iterator[Path]:
     args.cpu = args.fp32_unet = args.fp32_text_enc = True
     yield comfyui_root
     sys.path.remove(str(comfyui_root))
+
+
+@pytest.fixture(scope="session")
+def face_pictures(home: Home) -> dict[str, np.ndarray]:
+    """Pictures of people, uint8 RGB, by name; tests/support/faces.py says who is in them."""
+    return faces.face_pictures(home)
+
+
+@pytest.fixture(scope="session")
+def insightface_root(home: Home) -> Path:
+    """The models/insightface folder with the stand-in pack `faces.STANDIN_PACK`."""
+    return faces.insightface_root(home)
 
 
 @pytest.fixture(scope="session")
