@@ -6,7 +6,8 @@ through the same rule as the filter's own scores. The estimator is the empirical
 false-accept rate is the share of impostor scores at or over it, its false-reject rate the share of
 genuine scores under it. It assumes no distribution, and so it cannot speak of rates under one in
 the number of impostor scores; zero of n still leaves up to 3 / n with 95 % confidence (the "rule
-of three", Hanley and Lippman-Hand, JAMA 1983).
+of three", Hanley and Lippman-Hand, JAMA 1983). Nor does it know better than the references:
+several faces of one picture score as high with each other as none of a new picture will.
 """
 
 from __future__ import annotations
