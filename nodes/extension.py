@@ -6,10 +6,13 @@ from comfy_api.latest import ComfyExtension, io
 
 from ..animation_studio.bridge import environment, folders, routes
 from .control import Control
+from .face_report import SaveReport
+from .faces import CalibrateThreshold, ConsistencyFilter, FaceReferences
 from .look import CharacterLoraLoader
 from .pose import Pose, SavePose
 from .quality import QualityPreset
 from .take import SaveTake
+from .until import JudgeTry, UntilConsistent
 
 __all__ = ["AnimationStudio"]
 
@@ -22,4 +25,17 @@ class AnimationStudio(ComfyExtension):
         folders.register_model_folders()
         routes.register()
         environment.warn_about_attention()
-        return [CharacterLoraLoader, QualityPreset, Control, Pose, SavePose, SaveTake]
+        return [
+            CharacterLoraLoader,
+            QualityPreset,
+            Control,
+            Pose,
+            SavePose,
+            FaceReferences,
+            ConsistencyFilter,
+            CalibrateThreshold,
+            UntilConsistent,
+            JudgeTry,
+            SaveReport,
+            SaveTake,
+        ]

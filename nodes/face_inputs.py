@@ -178,8 +178,12 @@ def fingerprint(values: Mapping[str, Any], names: tuple[str, ...] = CHARACTERS) 
     return face_references.references_fingerprint(characters, str(plain.get("engine")))
 
 
-def check_character(character: str | None) -> bool | str:
-    """Return True for a character that can be used, else what is wrong with it."""
-    if character in (None, NONE):
+def check_character(character: str | list[str] | None) -> bool | str:
+    """Return True for a character that can be used, else what is wrong with it.
+
+    A node with is_input_list gives its widget as a list of one.
+    """
+    name = character[0] if isinstance(character, list) and character else character
+    if not isinstance(name, str) or name == NONE:
         return True
-    return problem_of(lambda: studio.registry().character(character or ""))
+    return problem_of(lambda: studio.registry().character(name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from comfy_api.latest import io, ui
@@ -89,7 +90,7 @@ class FaceReferences(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, character: str | None) -> bool | str:
+    def validate_inputs(cls, character: list[str] | None) -> bool | str:
         """Check that the character is there and not broken."""
         return check_character(character)
 
@@ -101,7 +102,7 @@ class FaceReferences(io.ComfyNode):
     @classmethod
     def execute(cls, images: list[Any], **lists: list[Any]) -> io.NodeOutput:
         """Make the references."""
-        values = {name: value[0] for name, value in lists.items() if value}
+        values = _first_of(lists)
         made = face_references.make_references(
             images,
             values["character"],
@@ -140,7 +141,10 @@ class ConsistencyFilter(io.ComfyNode):
             is_input_list=True,
             inputs=[
                 io.Image.Input(
-                    "images", tooltip="The candidates: a batch, or a list of any sizes."
+                    "images",
+                    # So that missing references are told before the candidates are sampled.
+                    lazy=True,
+                    tooltip="The candidates: a batch, or a list of any sizes.",
                 ),
                 *character_inputs(
                     "Who must be in the picture. none: the characters of the linked references, or "
@@ -189,7 +193,7 @@ class ConsistencyFilter(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, character: str | None) -> bool | str:
+    def validate_inputs(cls, character: list[str] | None) -> bool | str:
         """Check that the first character is there; the others speak up in the run."""
         return check_character(character)
 
@@ -199,9 +203,16 @@ class ConsistencyFilter(io.ComfyNode):
         return fingerprint(lists)
 
     @classmethod
+    def check_lazy_status(cls, **lists: list[Any]) -> list[str]:
+        """Ask for the pictures once everything that judges them is known to be there."""
+        values = _first_of(lists)
+        consistency.panel_for(judge_request(values), given(values))
+        return ["images"]
+
+    @classmethod
     def execute(cls, images: list[Any], **lists: list[Any]) -> io.NodeOutput:
         """Judge the pictures."""
-        values = {name: value[0] for name, value in lists.items() if value}
+        values = _first_of(lists)
         done = consistency.filter_pictures(
             images,
             judge_request(values),
@@ -290,3 +301,8 @@ class CalibrateThreshold(io.ComfyNode):
             done.report,
             ui={**shown, **report_ui(done.lines, done.warnings)},
         )
+
+
+def _first_of(lists: Mapping[str, list[Any]]) -> dict[str, Any]:
+    """The values of a node with is_input_list that are one for all pictures."""
+    return {name: values[0] for name, values in lists.items() if values}

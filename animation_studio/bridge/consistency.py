@@ -111,7 +111,8 @@ class Panel:
 class Filtered:
     """Pictures judged: tensors in the order they came, scores, report, and what the node shows.
 
-    `kept`, `rejected` and `annotated` are lists of batches of one size; `scores` has one number a
+    `kept`, `rejected` and `annotated` are lists of batches of one size; pictures that cannot be
+    read are in neither of the first two. `scores` has one number a
     picture, -1 where there is no face to score.
     """
 
@@ -207,8 +208,16 @@ def filter_pictures(
     verdicts = judge_with_progress(panel, pictures)
     best = best_of(verdicts)
     kept = [one for one, verdict in zip(singles, verdicts, strict=True) if verdict.keep]
-    rejected = [one for one, verdict in zip(singles, verdicts, strict=True) if not verdict.keep]
+    # Nothing after the filter could do anything with a picture that cannot be read.
+    rejected = [
+        one
+        for one, verdict in zip(singles, verdicts, strict=True)
+        if not verdict.keep and not verdict.unreadable
+    ]
     lines, warnings = verdict_lines(panel, verdicts), list(panel.warnings)
+    if unreadable := [verdict.index + 1 for verdict in verdicts if verdict.unreadable]:
+        numbers = ", ".join(map(str, unreadable))
+        warnings.append(f"left out of kept and rejected, since they cannot be read: {numbers}")
     if not kept:
         warnings.append(_nothing_passed(verdicts, pass_best=pass_best and best is not None))
         if pass_best and best is not None:

@@ -74,23 +74,20 @@ class Calibration:
     warnings: tuple[str, ...]
 
     def as_yaml(self) -> str:
-        """Return lines for character_presets.yaml, or a comment for engines it does not serve.
+        """Return lines for character_presets.yaml.
 
-        `consistency_threshold` there is a cosine similarity of insightface's embeddings; other
-        engines' thresholds go into the node.
+        `consistency_threshold` there is a cosine similarity of insightface's embeddings; every
+        other engine has its own in `consistency_thresholds`.
         """
         how = f"# {self.model}, score by {self.rule}, false accepts at most "
         lines = [f"{how}{self.false_accept_rate:.4g}"]
+        # What the configuration allows.
+        value = min(max(self.threshold, 0.0), 1.0)
+        key = f"consistency_threshold: {value:g}"
         if self.model.engine != "insightface":
-            lines.append(
-                f"# Enter {self.threshold:g} as the node's threshold; consistency_threshold"
-            )
-            lines.append("# in character_presets.yaml is for insightface alone.")
-        else:
-            # What the configuration allows.
-            value = min(max(self.threshold, 0.0), 1.0)
-            for one in self.per_character:
-                lines += [f"{one.character}:", f"  consistency_threshold: {value:g}"]
+            key = f"consistency_thresholds: {{{self.model.engine}: {value:g}}}"
+        for one in self.per_character:
+            lines += [f"{one.character}:", f"  {key}"]
         return "\n".join(lines) + "\n"
 
 

@@ -117,8 +117,8 @@ def test_lines_for_the_configuration():
     assert 0.5 < parsed["luca"]["consistency_threshold"] < 1
     dlib = square_model("dlib", "euclidean")
     done = calibrate([of("luca", 0, 2, model=dlib), of("giulia", 80, 82, model=dlib)], 0.1)
-    assert yaml.safe_load(done.as_yaml()) is None
-    assert f"Enter {done.threshold:g}" in done.as_yaml()
+    parsed = yaml.safe_load(done.as_yaml())
+    assert parsed["giulia"] == {"consistency_thresholds": {"dlib": done.threshold}}
 
 
 def test_lines_stay_in_the_bounds_of_the_configuration():

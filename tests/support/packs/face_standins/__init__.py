@@ -7,18 +7,22 @@ judging after it are the real ones.
 
 import hashlib
 
+import folder_paths
+import numpy as np
 import torch
 from comfy_api.latest import ComfyExtension, io
+from PIL import Image
 
 
 class FaceVAE:
-    """Decodes a latent [batch, 4, h, w] to one of `pictures` (float [1, H, W, 3]) each."""
+    """Decodes each latent [4, h, w] of a batch to one of `pictures` (float [1, H, W, 3])."""
 
     def __init__(self, pictures):
         self.pictures = pictures
 
     def decode(self, samples):
-        """Return float [batch, H, W, 3]."""
+        """Return float [batch, H, W, 3]. The log counts how often."""
+        print("FaceVAE decodes", flush=True)
         return torch.cat([self.pictures[self.choice(latent)] for latent in samples])
 
     def choice(self, latent):
@@ -36,12 +40,36 @@ class FaceVAENode(io.ComfyNode):
             node_id="Test_FaceVAE",
             category="tests",
             inputs=[io.Image.Input("images")],
+            is_input_list=True,
             outputs=[io.Vae.Output()],
         )
 
     @classmethod
     def execute(cls, images):
-        return io.NodeOutput(FaceVAE([images[i : i + 1] for i in range(len(images))]))
+        return io.NodeOutput(FaceVAE(images))
+
+
+class Pictures(io.ComfyNode):
+    """Pictures of ComfyUI's input folder as a list, of any sizes."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Test_Pictures",
+            category="tests",
+            inputs=[io.String.Input("names")],
+            outputs=[io.Image.Output(is_output_list=True)],
+        )
+
+    @classmethod
+    def execute(cls, names):
+        return io.NodeOutput([cls.read(name) for name in names.split()])
+
+    @classmethod
+    def read(cls, name):
+        with Image.open(folder_paths.get_annotated_filepath(name)) as picture:
+            pixels = np.asarray(picture.convert("RGB"), dtype=np.float32) / 255
+        return torch.from_numpy(pixels)[None]
 
 
 class Odd(io.ComfyNode):
@@ -81,7 +109,7 @@ class Extension(ComfyExtension):
     """The pack."""
 
     async def get_node_list(self):
-        return [FaceVAENode, Odd]
+        return [FaceVAENode, Pictures, Odd]
 
 
 async def comfy_entrypoint():
