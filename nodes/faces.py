@@ -85,7 +85,9 @@ class FaceReferences(io.ComfyNode):
                     tooltip="These references, for Consistency Filter, Until Consistent and "
                     "Calibrate Threshold.",
                 ),
-                io.Image.Output("crops", tooltip="The faces as the engine sees them."),
+                io.Image.Output(
+                    "crops", display_name="crops", tooltip="The faces as the engine sees them."
+                ),
             ],
         )
 
@@ -95,9 +97,10 @@ class FaceReferences(io.ComfyNode):
         return check_character(character)
 
     @classmethod
-    def fingerprint_inputs(cls, **_: Any) -> str:
-        """Change when model packs come or go: `auto` may then be another engine."""
-        return face_engines.engine_state()
+    def fingerprint_inputs(cls, character: list[str] | None, **_: Any) -> str:
+        """Change when saved references are deleted, and when `auto` may be another engine."""
+        lost = face_references.lost_references(character[0]) if character else 0
+        return f"{face_engines.engine_state()} {lost}"
 
     @classmethod
     def execute(cls, images: list[Any], **lists: list[Any]) -> io.NodeOutput:
@@ -171,24 +174,42 @@ class ConsistencyFilter(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output(
-                    "kept", is_output_list=True, tooltip="What passed, in the order it came."
+                    "kept",
+                    display_name="kept",
+                    is_output_list=True,
+                    tooltip="What passed, in the order it came.",
                 ),
                 io.Image.Output(
-                    "rejected", is_output_list=True, tooltip="What did not, in the order it came."
+                    "rejected",
+                    display_name="rejected",
+                    is_output_list=True,
+                    tooltip="What did not, in the order it came.",
                 ),
-                io.Image.Output("best", tooltip="The picture with the best score, kept or not."),
+                io.Image.Output(
+                    "best",
+                    display_name="best",
+                    tooltip="The picture with the best score, kept or not.",
+                ),
                 io.Float.Output(
                     "scores",
+                    display_name="scores",
                     is_output_list=True,
                     tooltip="One score a picture, in order; -1 where there is no face.",
                 ),
-                io.String.Output("report", tooltip="Everything about this run, as JSON."),
+                io.String.Output(
+                    "report", display_name="report", tooltip="Everything about this run, as JSON."
+                ),
                 io.Image.Output(
                     "annotated",
+                    display_name="annotated",
                     is_output_list=True,
                     tooltip="Every picture with its faces boxed and scored.",
                 ),
-                io.Image.Output("contact_sheet", tooltip="All pictures and verdicts in one."),
+                io.Image.Output(
+                    "contact_sheet",
+                    display_name="contact sheet",
+                    tooltip="All pictures and verdicts in one.",
+                ),
             ],
         )
 
@@ -272,9 +293,15 @@ class CalibrateThreshold(io.ComfyNode):
                 clip_vision,
             ],
             outputs=[
-                io.Float.Output("threshold", tooltip="The proposed threshold."),
-                io.Image.Output("histogram", tooltip="Genuine and impostor scores."),
-                io.String.Output("report", tooltip="Scores, rates and warnings, as JSON."),
+                io.Float.Output(
+                    "threshold", display_name="threshold", tooltip="The proposed threshold."
+                ),
+                io.Image.Output(
+                    "histogram", display_name="histogram", tooltip="Genuine and impostor scores."
+                ),
+                io.String.Output(
+                    "report", display_name="report", tooltip="Scores, rates and warnings, as JSON."
+                ),
             ],
         )
 

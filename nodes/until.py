@@ -35,6 +35,13 @@ _TRY = "AnimStudio_JudgeTry"
 _OUTPUTS = 7
 
 
+class _CoreCombo(io.Combo.Input):
+    """A combo typed as core's KSampler types its own, so that the same outputs fit both."""
+
+    def get_io_type(self) -> Any:
+        return self.options
+
+
 class UntilConsistent(io.ComfyNode):
     """Samples, decodes and judges with new seeds until enough pictures are the character."""
 
@@ -75,12 +82,12 @@ class UntilConsistent(io.ComfyNode):
                     round=0.01,
                     tooltip="As for a KSampler.",
                 ),
-                io.Combo.Input(
+                _CoreCombo(
                     "sampler_name",
                     options=comfy.samplers.KSampler.SAMPLERS,
                     tooltip="As for a KSampler.",
                 ),
-                io.Combo.Input(
+                _CoreCombo(
                     "scheduler",
                     options=comfy.samplers.KSampler.SCHEDULERS,
                     tooltip="As for a KSampler.",
@@ -114,17 +121,37 @@ class UntilConsistent(io.ComfyNode):
                 clip_vision,
             ],
             outputs=[
-                io.Image.Output("kept", tooltip="The pictures that passed."),
-                io.Image.Output("best", tooltip="The picture with the best score, kept or not."),
+                io.Image.Output("kept", display_name="kept", tooltip="The pictures that passed."),
+                io.Image.Output(
+                    "best",
+                    display_name="best",
+                    tooltip="The picture with the best score, kept or not.",
+                ),
                 io.Float.Output(
                     "scores",
+                    display_name="scores",
                     is_output_list=True,
                     tooltip="The score of every picture judged; -1 where there is no face.",
                 ),
-                io.Int.Output("seeds", is_output_list=True, tooltip="Every seed judged, in order."),
-                io.Int.Output("tries_made", tooltip="How many seeds this run sampled."),
-                io.String.Output("report", tooltip="Everything about this run, as JSON."),
-                io.Image.Output("contact_sheet", tooltip="All pictures and verdicts in one."),
+                io.Int.Output(
+                    "seeds",
+                    display_name="seeds",
+                    is_output_list=True,
+                    tooltip="Every seed judged, in order.",
+                ),
+                io.Int.Output(
+                    "tries_made",
+                    display_name="tries made",
+                    tooltip="How many seeds this run sampled.",
+                ),
+                io.String.Output(
+                    "report", display_name="report", tooltip="Everything about this run, as JSON."
+                ),
+                io.Image.Output(
+                    "contact_sheet",
+                    display_name="contact sheet",
+                    tooltip="All pictures and verdicts in one.",
+                ),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
         )
@@ -190,13 +217,13 @@ class JudgeTry(io.ComfyNode):
             ],
             # Values, not lists, even of scores: ComfyUI joins lists of an expansion wrongly.
             outputs=[
-                io.Image.Output("kept"),
-                io.Image.Output("best"),
-                io.Float.Output("scores"),
-                io.Int.Output("seeds"),
-                io.Int.Output("tries_made"),
-                io.String.Output("report"),
-                io.Image.Output("contact_sheet"),
+                io.Image.Output("kept", display_name="kept"),
+                io.Image.Output("best", display_name="best"),
+                io.Float.Output("scores", display_name="scores"),
+                io.Int.Output("seeds", display_name="seeds"),
+                io.Int.Output("tries_made", display_name="tries made"),
+                io.String.Output("report", display_name="report"),
+                io.Image.Output("contact_sheet", display_name="contact sheet"),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
         )

@@ -57,11 +57,13 @@ OPEN = """async ([workflow, bars]) => {
   };
 }"""
 
-# What floats over the graph; and the renderer that keeps positions as they are saved.
+# What floats over the graph; the renderer that keeps positions as they are saved; all details.
 SETTINGS = {
     "Comfy.Minimap.Visible": False,
     "Comfy.Graph.CanvasMenu": False,
     "Comfy.VueNodes.Enabled": False,
+    # Large graphs are drawn small: their text too.
+    "LiteGraph.Canvas.MinFontSizeForLOD": 0,
 }
 
 

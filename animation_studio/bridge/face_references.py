@@ -25,12 +25,18 @@ if TYPE_CHECKING:
 __all__ = [
     "MadeReferences",
     "WhichFace",
+    "lost_references",
     "make_references",
     "references_fingerprint",
     "references_of",
 ]
 
 WhichFace: TypeAlias = Literal["largest", "all", "leftmost", "rightmost"]
+
+
+# Files that this process saved, and how often some of them were found gone, by character.
+_saved: dict[str, set[Path]] = {}
+_losses: dict[str, int] = {}
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,18 @@ def references_fingerprint(characters: Sequence[str], engine: str) -> str:
     return content_hash(*parts)
 
 
+def lost_references(character: str) -> int:
+    """Return a number that is new when references saved in this process have been deleted.
+
+    ComfyUI would otherwise take a node that saved them as done.
+    """
+    there = {path for path in _saved.get(character, set()) if path.is_file()}
+    if there != _saved.get(character, set()):
+        _saved[character] = there
+        _losses[character] = _losses.get(character, 0) + 1
+    return _losses.get(character, 0)
+
+
 def make_references(
     images: Sequence[torch.Tensor],
     character: str,
@@ -128,6 +146,7 @@ def make_references(
     if save:
         saved = save_references(references_folder(), character, made, opened.model)
         files = tuple(one.path.name for one in saved)
+        _saved.setdefault(character, set()).update(one.path for one in saved)
         lines += [f"{'saved' if one.fresh else 'there already:'} {one.path.name}" for one in saved]
     import numpy as np
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from .comfyui import (
 )
 from .device import Device, find_device
 from .environment import ensure_env
+from .faces_demo import show_filter
 from .home import REPOSITORY, Home
 from .launch import module_command
 from .models import ensure_standins, look_at_models
@@ -102,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _quickstart(options: argparse.Namespace) -> int:
-    steps = Steps(5)
+    steps = Steps(5 if options.models else 6)
     home = Home.find()
     workflow = _look_at_workflow(options.workflow)
     if options.python and not options.comfyui:
@@ -137,7 +139,10 @@ def _quickstart(options: argparse.Namespace) -> int:
         steps.note(f"answers at {server.url}")
         steps.step(f"Run {workflow.stem}")
         result = _run_workflow(server, prepared.python, workflow)
-        _report(result, server, options, steps)
+        said = None
+        if prepared.config is not None:
+            said = _show_filter(home, server, prepared.python, result, steps)
+        _report(result, said, server, options, steps)
         if options.serve:
             _serve(server)
     return 0
@@ -229,8 +234,25 @@ def _run_workflow(server: Server, python: Path, workflow: Path) -> dict[str, Any
     return result
 
 
+def _show_filter(
+    home: Home, server: Server, python: Path, result: dict[str, Any], steps: Steps
+) -> str | None:
+    """Let the consistency filter judge the picture that was made, beside one with a face."""
+    steps.step("Filter by face")
+    made = [server.output / one["path"] for one in result["files"] if one["kind"] == "image"]
+    if not made:
+        steps.note("left out: the workflow saved no picture")
+        return None
+    run = partial(_run_workflow, server, python)
+    return show_filter(home, server, python, made[0], run, steps)
+
+
 def _report(
-    result: dict[str, Any], server: Server, options: argparse.Namespace, steps: Steps
+    result: dict[str, Any],
+    filtered: str | None,
+    server: Server,
+    options: argparse.Namespace,
+    steps: Steps,
 ) -> None:
     files = result.get("files", [])
     named = {"image": "Picture", "record": "Record"}
@@ -240,6 +262,8 @@ def _report(
         print(f"{named.get(file['kind'], file['kind'])}: {path}", flush=True)
     if not files:
         print("The workflow saved no file.", file=sys.stderr)
+    if filtered:
+        print(f"Consistency filter: {filtered}", flush=True)
     print(_next_steps(options, server), file=sys.stderr)
 
 

@@ -43,12 +43,18 @@ def test_page_loads_the_pack_without_an_error(studio):
         "Object.keys(LiteGraph.registered_node_types).filter(n => n.startsWith('AnimStudio_'))"
     )
     assert sorted(names) == [
+        "AnimStudio_CalibrateThreshold",
         "AnimStudio_CharacterLoraLoader",
+        "AnimStudio_ConsistencyFilter",
         "AnimStudio_Control",
+        "AnimStudio_FaceReferences",
+        "AnimStudio_JudgeTry",
         "AnimStudio_Pose",
         "AnimStudio_QualityPreset",
         "AnimStudio_SavePose",
+        "AnimStudio_SaveReport",
         "AnimStudio_SaveTake",
+        "AnimStudio_UntilConsistent",
     ]
     assert studio.errors == []
 

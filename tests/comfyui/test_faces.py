@@ -104,6 +104,14 @@ def test_references_are_saved_shown_and_not_twice(comfyui, face_pictures, refere
     assert "there already" in "".join(shown(again, "refs")[0])
 
 
+def test_deleted_references_are_made_anew(comfyui, face_pictures, references):
+    make_luca(comfyui, face_pictures)
+    (references / "luca" / "luca_2.npy").unlink()
+    again = make_luca(comfyui, face_pictures)
+    assert "saved luca_6.npy" in shown(again, "refs")[0]
+    assert "refs" in make_luca(comfyui, face_pictures).outputs
+
+
 def test_the_filter_parts_the_pictures(comfyui, face_pictures, references):
     make_luca(comfyui, face_pictures)
     names = [
