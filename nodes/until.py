@@ -232,8 +232,7 @@ class JudgeTry(io.ComfyNode):
     def execute(cls, images: Any, plan: str, **values: Any) -> io.NodeOutput:
         """Judge this try."""
         inputs = cls.hidden.dynprompt.get_node(cls.hidden.unique_id)["inputs"]
-        parsed = until.Plan.model_validate_json(plan)
-        return _next(until.advance(parsed, given(values), images), inputs)
+        return _next(until.advance(until.plan_of(plan), given(values), images), inputs)
 
 
 def _next(step: until.NextTry | until.Outcome, inputs: Mapping[str, Any]) -> io.NodeOutput:

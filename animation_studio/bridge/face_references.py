@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from ..errors import FaceError
 from ..registry import content_hash
@@ -122,6 +122,9 @@ def make_references(
     """
     from ..faces import NewReference, References, save_references
 
+    if which not in get_args(WhichFace):
+        words = ", ".join(get_args(WhichFace))
+        raise FaceError(f"which_face is {which!r}; it should be one of {words}")
     opened = engine_for(engine, clip_vision)
     name = studio.registry().character(character).name
     read = pictures_of(images)
@@ -157,7 +160,8 @@ def make_references(
 
 def _crops(engine: FaceEngine, picture: Picture, which: WhichFace) -> list[Picture]:
     faces = engine.detect([picture])[0]
-    if which != "all" and faces:
-        by_place = sorted(faces, key=lambda face: face.box[0] + face.box[2])
-        faces = {"largest": faces, "leftmost": by_place, "rightmost": by_place[::-1]}[which][:1]
+    if which in ("leftmost", "rightmost"):
+        faces.sort(key=lambda face: face.box[0] + face.box[2], reverse=which == "rightmost")
+    if which != "all":
+        faces = faces[:1]
     return [engine.align(picture, face) for face in faces]

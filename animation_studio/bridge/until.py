@@ -13,15 +13,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import folder_paths
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 import nodes as core_nodes
 
+from ..errors import FaceError
 from ..registry import content_hash
-from ..runs.judged import JudgedPictures
+from ..runs.judged import RECIPE, JudgedPictures
 from ..runs.provenance import recipe_of
 from .consistency import Given, JudgeRequest, Panel, judge_with_progress, panel_for, readable
 from .environment import versions
@@ -36,7 +37,16 @@ if TYPE_CHECKING:
     from ..faces.engine import Picture
     from .comfy_types import DynamicPrompt
 
-__all__ = ["NextTry", "Outcome", "Plan", "advance", "recipe_for", "unsatisfied", "widgets_key"]
+__all__ = [
+    "NextTry",
+    "Outcome",
+    "Plan",
+    "advance",
+    "plan_of",
+    "recipe_for",
+    "unsatisfied",
+    "widgets_key",
+]
 
 _SEEDS = 2**64
 # Verdicts that need not be worked out again at each try; a picture is judged anew beyond that.
@@ -55,15 +65,17 @@ class Plan(BaseModel):
     in their order, `waiting` the one that is being sampled, `unreadable` the seeds whose pictures
     could not be read, with the reason. `key` names the widgets for `unsatisfied`, and `state`
     changes with references and presets, so that ComfyUI's cache does.
+
+    As JSON it stands in a prompt, and prompts come from strangers too: every field is checked.
     """
 
     model_config = ConfigDict(frozen=True)
 
     request: JudgeRequest
-    recipe: str
-    seed: int
-    wanted: int
-    limit: int
+    recipe: Annotated[str, StringConstraints(pattern=f"^{RECIPE}$")]
+    seed: int = Field(ge=0, lt=_SEEDS)
+    wanted: int = Field(ge=1, le=64)
+    limit: int = Field(ge=1, le=256)
     pass_best: bool
     sampling: dict[str, int | float | str]
     key: str
@@ -71,6 +83,17 @@ class Plan(BaseModel):
     made: list[int] = []
     waiting: int | None = None
     unreadable: dict[int, str] = {}
+
+
+def plan_of(text: str) -> Plan:
+    """Return the plan in a JSON text. Raises FaceError for one that is none."""
+    try:
+        return Plan.model_validate_json(text)
+    except ValidationError as error:
+        raise FaceError(
+            f"plan: {error.error_count()} faults. This node is placed by Until Consistent while it "
+            "runs; use that one."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -131,7 +154,7 @@ def recipe_for(values: Mapping[str, object], prompt: DynamicPrompt) -> str:
             return {**node, "is_changed": math.nan}
         return node
 
-    return recipe_of(fingerprinted, values, _file_stamp) or f"once-{uuid.uuid4().hex}"
+    return recipe_of(fingerprinted, values, _file_stamp) or uuid.uuid4().hex
 
 
 def _file_stamp(text: str) -> str:

@@ -14,6 +14,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from ..errors import StudioError
 from ..files import write_atomically
 
 if TYPE_CHECKING:
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
 
     Picture: TypeAlias = NDArray[np.uint8]
 
-__all__ = ["JudgedPictures"]
+__all__ = ["RECIPE", "JudgedPictures"]
+
+# What a recipe looks like; it becomes the name of a folder.
+RECIPE = r"[0-9a-f]{32}"
 
 # About seven hundred pictures of 1024x1024; the oldest go first.
 LIMIT_BYTES = 1 << 30
@@ -52,7 +56,7 @@ class JudgedPictures:
         """
         with self._lock:
             files = sorted(
-                (self._folder / recipe).glob(f"{seed}_*.png"), key=lambda file: _numbers(file)[1]
+                self._of(recipe).glob(f"{seed}_*.png"), key=lambda file: _numbers(file)[1]
             )
             numbers = [_numbers(file) for file in files]
             if not files or [n[1] for n in numbers] != list(range(numbers[0][2])):
@@ -64,22 +68,27 @@ class JudgedPictures:
     def __contains__(self, key: tuple[str, int]) -> bool:
         """Whether pictures of (recipe, seed) are there, without reading them."""
         recipe, seed = key
-        return any((self._folder / recipe).glob(f"{seed}_*.png"))
+        return any(self._of(recipe).glob(f"{seed}_*.png"))
 
     def forget(self, recipe: str, seed: int) -> None:
         """Remove what is there of a seed, damaged or not."""
         with self._lock:
-            for file in (self._folder / recipe).glob(f"{seed}_*.png"):
+            for file in self._of(recipe).glob(f"{seed}_*.png"):
                 file.unlink(missing_ok=True)
 
     def add(self, recipe: str, seed: int, pictures: Sequence[Picture]) -> None:
         """Keep the pictures that a seed made, one for each of its batch. Raises OSError."""
-        folder = self._folder / recipe
+        folder = self._of(recipe)
         with self._lock:
             for index, picture in enumerate(pictures):
                 path = folder / f"{seed}_{index}of{len(pictures)}.png"
                 write_atomically(path, _png(picture))
             self._forget(keep=folder)
+
+    def _of(self, recipe: str) -> Path:
+        if not re.fullmatch(RECIPE, recipe):
+            raise StudioError(f"recipe {recipe!r}: should be 32 hexadecimal digits")
+        return self._folder / recipe
 
     def _forget(self, keep: Path) -> None:
         """Remove the oldest files over the limit, those of the recipe in use last of all."""

@@ -6,6 +6,7 @@ real face for each latent, and dlib judges it.
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 import time
@@ -186,8 +187,6 @@ def test_missing_references_are_told_before_the_first_try(comfyui, faces):
 
 
 def test_pictures_are_saved_with_their_seed(comfyui, faces):
-    import json
-
     result = comfyui.run(until(faces, "record"))
     report = report_of(comfyui, result)
     [record] = [json.loads(p.with_suffix(".json").read_text()) for p in kept(comfyui, result)]
@@ -201,3 +200,27 @@ def test_pictures_are_saved_with_their_seed(comfyui, faces):
     ]
     assert any(line.startswith("1 of 1 found") for line in lines)
     assert shown(result, "until")[0]
+
+
+def test_a_strangers_plan_writes_nowhere(comfyui, faces):
+    plan = {
+        "request": {"characters": ["luca"], "engine": "dlib"},
+        "recipe": "../../../../escaped", "seed": 1, "wanted": 1, "limit": 1, "pass_best": False,
+        "sampling": {}, "key": "", "state": "", "waiting": 1,
+    }  # fmt: skip
+    nodes = until(faces, "stranger")
+    links = {name: nodes["until"]["inputs"][name] for name in ("model", "positive", "negative")}
+    graph = {
+        **{key: nodes[key] for key in ("ckpt", "positive", "latent", "pictures", "vae")},
+        "try": node(
+            "AnimStudio_JudgeTry",
+            images=["pictures", 0], latent=["latent", 0], vae=["vae", 0], **links,
+        ),
+        "save": node("SaveImage", images=["try", 0], filename_prefix="stranger"),
+    }  # fmt: skip
+    for text in (json.dumps(plan), json.dumps({**plan, "recipe": "a" * 32, "limit": -1}), "", "[]"):
+        graph["text"] = node("PrimitiveString", value=text)
+        graph["try"]["inputs"]["plan"] = ["text", 0]
+        with pytest.raises(PromptFailedError, match="Until Consistent"):
+            comfyui.run(graph)
+    assert not list(comfyui.user_dir.parent.rglob("escaped*"))

@@ -7,7 +7,10 @@ import os
 import numpy as np
 import pytest
 
+from animation_studio.errors import StudioError
 from animation_studio.runs.judged import JudgedPictures
+
+RECIPE, OTHER, OLD, NEW = ("a" * 32, "b" * 32, "c" * 32, "d" * 32)
 
 
 def picture(seed, side=16):
@@ -17,16 +20,16 @@ def picture(seed, side=16):
 def test_a_batch_comes_back_as_it_was(tmp_path):
     store = JudgedPictures(tmp_path)
     batch = [picture(seed) for seed in range(12)]
-    store.add("recipe", 7, batch)
-    assert ("recipe", 7) in store
-    for kept, given in zip(store.get("recipe", 7), batch, strict=True):
+    store.add(RECIPE, 7, batch)
+    assert (RECIPE, 7) in store
+    for kept, given in zip(store.get(RECIPE, 7), batch, strict=True):
         assert (kept == given).all()
 
 
 def test_seeds_and_recipes_do_not_mix(tmp_path):
     store = JudgedPictures(tmp_path)
-    store.add("recipe", 7, [picture(1)])
-    for recipe, seed in (("recipe", 77), ("recipe", 70), ("other", 7)):
+    store.add(RECIPE, 7, [picture(1)])
+    for recipe, seed in ((RECIPE, 77), (RECIPE, 70), (OTHER, 7)):
         assert (recipe, seed) not in store
         assert store.get(recipe, seed) is None
 
@@ -34,15 +37,15 @@ def test_seeds_and_recipes_do_not_mix(tmp_path):
 @pytest.mark.parametrize("harm", [b"", b"\x89PNG\r\n\x1a\n broken", None])
 def test_a_damaged_picture_is_not_judged(tmp_path, harm):
     store = JudgedPictures(tmp_path)
-    store.add("recipe", 7, [picture(1), picture(2)])
-    file = tmp_path / "recipe" / "7_1of2.png"
+    store.add(RECIPE, 7, [picture(1), picture(2)])
+    file = tmp_path / RECIPE / "7_1of2.png"
     if harm is None:
         file.unlink()
     else:
         file.write_bytes(harm)
-    assert store.get("recipe", 7) is None
-    store.forget("recipe", 7)
-    assert ("recipe", 7) not in store
+    assert store.get(RECIPE, 7) is None
+    store.forget(RECIPE, 7)
+    assert (RECIPE, 7) not in store
 
 
 def test_a_strangers_file_is_left_alone(tmp_path):
@@ -50,7 +53,7 @@ def test_a_strangers_file_is_left_alone(tmp_path):
     (tmp_path / "notes").mkdir()
     note = tmp_path / "notes" / "mine.png"
     note.write_bytes(b"mine")
-    store.add("recipe", 1, [picture(1)])
+    store.add(RECIPE, 1, [picture(1)])
     assert note.read_bytes() == b"mine"
 
 
@@ -58,13 +61,25 @@ def test_the_oldest_are_forgotten_first(tmp_path):
     size = 16 * 16 * 3
     store = JudgedPictures(tmp_path, limit=3 * size)
     for seed in range(6):
-        store.add("old" if seed < 3 else "new", seed, [picture(seed)])
-        name = "old" if seed < 3 else "new"
+        store.add(OLD if seed < 3 else NEW, seed, [picture(seed)])
+        name = OLD if seed < 3 else NEW
         file = tmp_path / name / f"{seed}_0of1.png"
         if file.exists():
             os.utime(file, (seed, seed))
-    left = [seed for name in ("old", "new") for seed in range(6) if (name, seed) in store]
+    left = [seed for name in (OLD, NEW) for seed in range(6) if (name, seed) in store]
     assert left == sorted(left)
     assert left[-1] == 5
     assert 0 not in left
     assert sum(file.stat().st_size for file in tmp_path.rglob("*.png")) <= 3 * size
+
+
+@pytest.mark.parametrize(
+    "recipe", ["", "..", "../" + "a" * 29, "A" * 32, "a" * 33, "a" * 32 + "\n"]
+)
+def test_a_recipe_is_no_path(tmp_path, recipe):
+    store = JudgedPictures(tmp_path / "judged")
+    with pytest.raises(StudioError, match="32 hexadecimal"):
+        store.add(recipe, 1, [picture(1)])
+    with pytest.raises(StudioError):
+        store.get(recipe, 1)
+    assert not list(tmp_path.rglob("*.png"))
