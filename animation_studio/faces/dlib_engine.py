@@ -137,6 +137,8 @@ class DlibEngine:
         return found
 
     def _find(self, picture: Picture) -> list[Face]:
+        if not picture.size:
+            return []
         for look in (self._look, self._look_with_border, self._look_with_network):
             faces = look(np.ascontiguousarray(picture))
             if faces:
