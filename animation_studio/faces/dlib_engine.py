@@ -63,11 +63,12 @@ _INSTALL = (
 class DlibEngine:
     """dlib's detectors, five points and ResNet. Safe to call from several threads.
 
-    Raises MissingPackageError with the install line where a package is missing, and FaceError for
-    damaged weights.
+    `warnings` are for the user, such as why this engine was chosen. Raises MissingPackageError with
+    the install line where a package is missing, and FaceError for damaged weights.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, warnings: Sequence[str] = ()) -> None:
+        self._warnings = tuple(warnings)
         self._dlib = _module()
         folder = _weights_folder()
         recogniser = folder / "dlib_face_recognition_resnet_model_v1.dat"
@@ -101,8 +102,8 @@ class DlibEngine:
 
     @property
     def warnings(self) -> Sequence[str]:
-        """Nothing to say."""
-        return ()
+        """What came with the choice of this engine."""
+        return self._warnings
 
     def detect(self, pictures: Sequence[Picture]) -> list[list[Face]]:
         """Return the faces of each picture, largest first; `score` is the detector's own margin."""
