@@ -22,18 +22,17 @@ from .images import to_image
 if TYPE_CHECKING:
     import torch
 
-    from ..faces import (
-        FaceEngine,
+    from ..faces.engine import FaceEngine, Picture
+    from ..faces.references import References
+    from ..faces.similarity import ScoreRule
+    from ..faces.verdict import (
         JudgeSettings,
         NoFace,
         PictureVerdict,
-        References,
-        ScoreRule,
         Subject,
         Unreadable,
         WhichFace,
     )
-    from ..faces.engine import Picture
     from ..registry import Look
     from .comfy_types import ClipVision
 
@@ -70,7 +69,8 @@ class JudgeRequest:
     @property
     def settings(self) -> JudgeSettings:
         """The library's form of the settings. Raises FaceError for a word that is none of it."""
-        from ..faces import JudgeSettings, NoFace, ScoreRule, WhichFace
+        from ..faces.similarity import ScoreRule
+        from ..faces.verdict import JudgeSettings, NoFace, WhichFace
 
         for name, value, choices in (
             ("score", self.score, get_args(ScoreRule)),
@@ -134,7 +134,7 @@ def panel_for(request: JudgeRequest, given: Given) -> Panel:
     Raises FaceError where nobody is named, where references do not fit the engine, and as
     `engine_for` and `references_of` do.
     """
-    from ..faces import Subject
+    from ..faces.verdict import Subject
 
     engine = engine_for(request.engine, given.clip_vision)
     linked = {one.character: one for one in given.references}
@@ -171,7 +171,7 @@ def _threshold(character: str, asked: float, engine: FaceEngine) -> float:
 
 def readable(pictures: Sequence[Picture | str]) -> list[Picture | Unreadable]:
     """Return pictures as the judge takes them: a text is why one could not be read."""
-    from ..faces import Unreadable
+    from ..faces.verdict import Unreadable
 
     return [Unreadable(one) if isinstance(one, str) else one for one in pictures]
 
@@ -180,7 +180,7 @@ def judge_with_progress(
     panel: Panel, pictures: Sequence[Picture | Unreadable]
 ) -> list[PictureVerdict]:
     """Judge pictures with ComfyUI's progress bar; stops when the run is interrupted."""
-    from ..faces import judge
+    from ..faces.judge import judge
 
     bar = comfy.utils.ProgressBar(len(pictures))
 
@@ -200,7 +200,9 @@ def filter_pictures(
     place of `kept` where none passes. Raises as `panel_for`, and FaceError where no_face is "error"
     and a picture shows no face.
     """
-    from ..faces import annotate, best_of, contact_sheet, report_of
+    from ..faces.judge import best_of
+    from ..faces.report import report_of
+    from ..faces.sheet import annotate, contact_sheet
 
     panel = panel_for(request, given)
     singles = single_images(images)

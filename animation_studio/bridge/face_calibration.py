@@ -16,7 +16,9 @@ from .images import to_image
 if TYPE_CHECKING:
     import torch
 
-    from ..faces import Calibration, FaceEngine, References
+    from ..faces.calibration import Calibration
+    from ..faces.engine import FaceEngine
+    from ..faces.references import References
 
 __all__ = ["Calibrated", "calibrate_threshold"]
 
@@ -46,7 +48,8 @@ def calibrate_threshold(
     Linked references stand in for a character's own. Raises FaceError as `calibrate`, `engine_for`
     and `references_of` do.
     """
-    from ..faces import calibrate, histogram
+    from ..faces.calibration import calibrate
+    from ..faces.chart import histogram
 
     opened = engine_for(engine, given.clip_vision)
     settings = JudgeRequest([], score=score, best_k=best_k).settings

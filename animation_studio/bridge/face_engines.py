@@ -17,8 +17,7 @@ from .folders import insightface_folders
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ..faces import FaceEngine, ModelId
-    from ..faces.engine import Picture
+    from ..faces.engine import FaceEngine, ModelId, Picture
     from .comfy_types import ClipVision
 
 __all__ = ["AUTO", "CLIP_VISION", "engine_for", "engine_names", "engine_state"]
@@ -99,7 +98,7 @@ def _pooled(encoded: object) -> torch.Tensor:
 
 
 def _clip_model(clip_vision: ClipVision) -> ModelId:
-    from ..faces import ModelId
+    from ..faces.engine import ModelId
 
     digest = _clip_hashes.get(clip_vision)
     if digest is None:

@@ -18,8 +18,8 @@ from .images import to_image
 if TYPE_CHECKING:
     import torch
 
-    from ..faces import FaceEngine, References
-    from ..faces.engine import Picture
+    from ..faces.engine import FaceEngine, Picture
+    from ..faces.references import References
     from .comfy_types import ClipVision
 
 __all__ = [
@@ -51,7 +51,7 @@ class MadeReferences:
 
 def reference_files(character: str) -> list[Path]:
     """Return the .npy files of a character: the configuration's, then those that nodes saved."""
-    from ..faces import stored_references
+    from ..faces.references import stored_references
 
     preset = studio.registry().character(character).preset
     configured = [reference_file(path) for path in preset.reference_embeddings]
@@ -65,7 +65,7 @@ def references_of(character: str, engine: FaceEngine) -> References:
     Raises ConfigError for an unknown character, and FaceError where it has no reference, or none
     that this engine's model made.
     """
-    from ..faces import load_references
+    from ..faces.references import load_references
 
     files = reference_files(character)
     name = studio.registry().character(character).name
@@ -120,7 +120,7 @@ def make_references(
     `images` are float [batch, height, width, 3 or 4]. Raises FaceError where no picture shows a
     face, and as `engine_for` and `save_references` do.
     """
-    from ..faces import NewReference, References, save_references
+    from ..faces.references import NewReference, References, save_references
 
     if which not in get_args(WhichFace):
         words = ", ".join(get_args(WhichFace))

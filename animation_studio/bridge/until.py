@@ -33,8 +33,8 @@ from .images import to_image
 if TYPE_CHECKING:
     import torch
 
-    from ..faces import PictureVerdict, Unreadable
     from ..faces.engine import Picture
+    from ..faces.verdict import PictureVerdict, Unreadable
     from .comfy_types import DynamicPrompt
 
 __all__ = [
@@ -255,7 +255,9 @@ def _panel_key(panel: Panel) -> str:
 
 
 def _outcome(plan: Plan, panel: Panel, judged: _Judged) -> Outcome:
-    from ..faces import Tries, best_of, contact_sheet, report_of
+    from ..faces.judge import best_of
+    from ..faces.report import Tries, report_of
+    from ..faces.sheet import contact_sheet
 
     pictures = _pictures(plan, judged)
     best = best_of(judged.verdicts)
@@ -308,7 +310,7 @@ def _pictures(plan: Plan, judged: _Judged) -> list[Picture | Unreadable]:
 
 
 def _image(pictures: Sequence[Picture | Unreadable], chosen: Sequence[int]) -> torch.Tensor | None:
-    from ..faces import Unreadable
+    from ..faces.verdict import Unreadable
 
     there = [one for one in (pictures[i] for i in chosen) if not isinstance(one, Unreadable)]
     return to_image(there) if there else None

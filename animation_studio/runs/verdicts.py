@@ -28,7 +28,7 @@ def verdicts_by_picture(report: str) -> dict[str, dict[str, object]]:
     """
     if not report:
         return {}
-    from ..faces import ConsistencyReport
+    from ..faces.report import ConsistencyReport
 
     try:
         parsed = ConsistencyReport.model_validate_json(report)

@@ -369,3 +369,42 @@ def test_calibration_proposes_a_threshold_that_parts_them(comfyui, face_pictures
             {"calibrate": node("AnimStudio_CalibrateThreshold",
                                **{**prompt["calibrate"]["inputs"], "character": "luca"})}
         )  # fmt: skip
+
+
+def clip_run(comfyui, names, seed=1, saved_by=1, **inputs):
+    """Make references of the first picture with one CLIP vision model; judge all with another."""
+    extra = {
+        "own": node("Test_Pictures", names=names[0]),
+        "clip": node("Test_ClipVision", seed=seed),
+        "clip_before": node("Test_ClipVision", seed=saved_by),
+        "refs": node(
+            "AnimStudio_FaceReferences",
+            images=["own", 0], character="luca", which_face="largest", save=False,
+            engine="clip_vision", clip_vision=["clip_before", 0],
+        ),
+    }  # fmt: skip
+    return judged(
+        comfyui, names, extra, engine="clip_vision", clip_vision=["clip", 0],
+        references=["refs", 0], **inputs,
+    )  # fmt: skip
+
+
+def test_clip_vision_compares_crops(comfyui, face_pictures, references):
+    names = [put(comfyui, face_pictures, "luca", LUCA), noise(comfyui)]
+    names.append(put(comfyui, face_pictures, "other", OTHER))
+    report = report_of(comfyui, clip_run(comfyui, names, threshold=0.9999))
+    assert report["engine"] | {"sha256": "", "provider": ""} == {
+        "engine": "clip_vision", "model": "CLIPVisionModelProjection 224px", "dimensions": 32,
+        "metric": "cosine", "sha256": "", "provider": "",
+    }  # fmt: skip
+    same, nobody, other = fields(report, "score")
+    assert same == pytest.approx(1.0, abs=1e-4)
+    assert nobody is None
+    assert other < 0.9999
+    assert fields(report, "keep") == [True, False, False]
+
+
+def test_another_clip_vision_model_is_refused_by_name(comfyui, face_pictures, references):
+    names = [put(comfyui, face_pictures, "luca", LUCA)]
+    with pytest.raises(PromptFailedError, match="were made by clip_vision CLIPVision"):
+        clip_run(comfyui, names, seed=2)

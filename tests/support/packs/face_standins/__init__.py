@@ -6,7 +6,10 @@ judging after it are the real ones.
 """
 
 import hashlib
+import json
+from pathlib import Path
 
+import comfy.clip_vision
 import folder_paths
 import numpy as np
 import torch
@@ -72,6 +75,51 @@ class Pictures(io.ComfyNode):
         return torch.from_numpy(pixels)[None]
 
 
+CLIP_CONFIG = {
+    "model_type": "clip_vision_model",
+    "hidden_act": "quick_gelu",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_attention_heads": 4,
+    "num_channels": 3,
+    "num_hidden_layers": 3,
+    "image_size": 224,
+    "patch_size": 16,
+    "projection_dim": 32,
+}
+
+
+class ClipVision(io.ComfyNode):
+    """ComfyUI's own CLIP vision class, small and with random weights."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="Test_ClipVision",
+            category="tests",
+            inputs=[io.Int.Input("seed")],
+            outputs=[io.ClipVision.Output()],
+        )
+
+    @classmethod
+    def execute(cls, seed):
+        config = Path(folder_paths.get_temp_directory(), "clip_config.json")
+        config.parent.mkdir(parents=True, exist_ok=True)
+        config.write_text(json.dumps(CLIP_CONFIG), encoding="utf-8")
+        model = comfy.clip_vision.ClipVisionModel(str(config))
+        random = torch.Generator().manual_seed(seed)
+        weights = {
+            name: torch.ones_like(weight)
+            if "norm" in name and name.endswith("weight")
+            else torch.randn(weight.shape, generator=random).to(weight.dtype)
+            / max(1, weight[0].numel()) ** 0.5
+            for name, weight in model.get_sd().items()
+            if not name.endswith("position_ids")
+        }
+        model.load_sd(weights)
+        return io.NodeOutput(model)
+
+
 class Odd(io.ComfyNode):
     """Pictures that something went wrong with: NaN, one colour, alpha, tiny."""
 
@@ -109,7 +157,7 @@ class Extension(ComfyExtension):
     """The pack."""
 
     async def get_node_list(self):
-        return [FaceVAENode, Pictures, Odd]
+        return [FaceVAENode, Pictures, ClipVision, Odd]
 
 
 async def comfy_entrypoint():
