@@ -13,7 +13,7 @@ cut to 1024x1024. Each figure comes from a fresh process on the same models and 
 
     rate        pictures a second, warm, for 1, 8 and 32 pictures
     outside     part of ours' time in which no ONNX session runs
-    start       from nothing to a loaded engine, imports included
+    start       to a loaded engine, imports but torch's included (ComfyUI has that)
     memory      growth of the process over start and 32 pictures
 
 Verdicts of all sides are compared. Printed are medians and ratios.
@@ -96,6 +96,8 @@ def show(rows: dict[str, list[dict[str, Any]]]) -> None:
 
 def in_child(side: str, root: Path, pack: str, folder: Path, gpu: bool) -> None:
     """Load an engine, judge batches of pictures, print the figures."""
+    import torch  # noqa: F401 - a running ComfyUI has it
+
     pictures = make_pictures(folder, max(COUNTS))
     before = memory()
     began = time.perf_counter()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import comfy.samplers
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker, GraphBuilder, is_link
 
-from ..animation_studio.bridge import until
 from .face_inputs import (
     PASS_BEST,
     character_inputs,
@@ -24,6 +23,10 @@ from .face_inputs import (
 )
 from .report import report_ui
 from .types import CATEGORY, LookType, ReferencesType
+
+# Imported where it is used: its checked models would cost ComfyUI's start ten milliseconds.
+if TYPE_CHECKING:
+    from ..animation_studio.bridge import until
 
 __all__ = ["JudgeTry", "UntilConsistent"]
 
@@ -164,12 +167,16 @@ class UntilConsistent(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, **values: Any) -> str:
         """Change when references, presets or model packs do, and while too few are found."""
+        from ..animation_studio.bridge import until
+
         tried = until.unsatisfied(until.widgets_key(values))
         return f"{fingerprint(values)} {tried}"
 
     @classmethod
     def execute(cls, **values: Any) -> io.NodeOutput:
         """Make the plan; if judged pictures are not enough, sample the first try."""
+        from ..animation_studio.bridge import until
+
         prompt, own = cls.hidden.dynprompt, cls.hidden.unique_id
         inputs = prompt.get_node(own)["inputs"]
         recipe = until.recipe_for(
@@ -231,12 +238,16 @@ class JudgeTry(io.ComfyNode):
     @classmethod
     def execute(cls, images: Any, plan: str, **values: Any) -> io.NodeOutput:
         """Judge this try."""
+        from ..animation_studio.bridge import until
+
         inputs = cls.hidden.dynprompt.get_node(cls.hidden.unique_id)["inputs"]
         return _next(until.advance(until.plan_of(plan), given(values), images), inputs)
 
 
 def _next(step: until.NextTry | until.Outcome, inputs: Mapping[str, Any]) -> io.NodeOutput:
     """Turn a step into outputs, or into the graph of the next try."""
+    from ..animation_studio.bridge import until
+
     if isinstance(step, until.NextTry):
         return _try(step, {name: inputs[name] for name in _LINKS if is_link(inputs.get(name))})
     nothing = ExecutionBlocker(None)
