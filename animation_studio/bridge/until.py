@@ -49,6 +49,7 @@ __all__ = [
 ]
 
 _SEEDS = 2**64
+_GONE = "the picture of this seed is gone from the disk"
 # Verdicts that need not be worked out again at each try; a picture is judged anew beyond that.
 _REMEMBERED = 4096
 
@@ -232,11 +233,12 @@ def _verdicts_of(plan: Plan, panel: Panel, seed: int) -> list[PictureVerdict] | 
     """The verdicts on a seed's pictures, None where it has not been sampled yet."""
     if seed in plan.unreadable:
         return judge_with_progress(panel, readable([plan.unreadable[seed]]))
-    if (plan.recipe, seed) not in _store():
-        return None
     key = (plan.recipe, seed, _panel_key(panel))
-    if key not in _verdicts:
+    if key not in _verdicts or (plan.recipe, seed) not in _store():
         pictures = _store().get(plan.recipe, seed)
+        if pictures is None and seed in plan.made:
+            # Gone from the disk while the run goes on. Whatever it showed: not once more.
+            return _verdicts.get(key) or judge_with_progress(panel, readable([_GONE]))
         if pictures is None:
             _store().forget(plan.recipe, seed)
             return None
@@ -263,6 +265,8 @@ def _outcome(plan: Plan, panel: Panel, judged: _Judged) -> Outcome:
     best = best_of(judged.verdicts)
     chosen = [index for index, verdict in enumerate(judged.verdicts) if verdict.keep]
     warnings = list(panel.warnings)
+    if _store().problem:
+        warnings.append(f"{_store().problem}: a later run will sample these seeds again")
     if len(chosen) < plan.wanted:
         _unsatisfied[plan.key] = _unsatisfied.get(plan.key, 0) + 1
         warnings.append(_too_few(plan, judged, pass_best=plan.pass_best and best is not None))
@@ -304,7 +308,7 @@ def _pictures(plan: Plan, judged: _Judged) -> list[Picture | Unreadable]:
     for seed in dict.fromkeys(judged.seeds):
         count = judged.seeds.count(seed)
         stored = None if seed in plan.unreadable else _store().get(plan.recipe, seed)
-        reason = plan.unreadable.get(seed, "the kept picture of this seed is gone from the disk")
+        reason = plan.unreadable.get(seed, _GONE)
         pictures += stored or readable([reason] * count)
     return pictures
 

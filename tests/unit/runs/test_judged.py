@@ -58,19 +58,35 @@ def test_a_strangers_file_is_left_alone(tmp_path):
 
 
 def test_the_oldest_are_forgotten_first(tmp_path):
-    size = 16 * 16 * 3
-    store = JudgedPictures(tmp_path, limit=3 * size)
+    store = JudgedPictures(tmp_path, limit=3 * 16 * 16 * 3)
     for seed in range(6):
-        store.add(OLD if seed < 3 else NEW, seed, [picture(seed)])
-        name = OLD if seed < 3 else NEW
-        file = tmp_path / name / f"{seed}_0of1.png"
-        if file.exists():
-            os.utime(file, (seed, seed))
-    left = [seed for name in (OLD, NEW) for seed in range(6) if (name, seed) in store]
-    assert left == sorted(left)
-    assert left[-1] == 5
-    assert 0 not in left
-    assert sum(file.stat().st_size for file in tmp_path.rglob("*.png")) <= 3 * size
+        recipe = OLD if seed < 3 else NEW
+        store.add(recipe, seed, [picture(seed)])
+        os.utime(tmp_path / recipe / f"{seed}_0of1.png", (seed, seed))
+    store.add(NEW, 6, [picture(6)])
+    left = [seed for recipe in (OLD, NEW) for seed in range(7) if (recipe, seed) in store]
+    assert left == list(range(left[0], 7))
+    assert 0 < left[0] < 6
+
+
+def test_what_a_run_may_still_need_is_not_forgotten(tmp_path):
+    store = JudgedPictures(tmp_path, limit=1)
+    for seed in range(3):
+        store.add(RECIPE, seed, [picture(seed)])
+    assert all((RECIPE, seed) in store for seed in range(3))
+
+
+def test_a_disk_that_takes_nothing_loses_nothing_of_the_run(tmp_path):
+    store = JudgedPictures(tmp_path)
+    (tmp_path / RECIPE).write_text("in the way")
+    for seed in range(70):
+        store.add(RECIPE, seed, [picture(seed)])
+    assert "cannot be written" in store.problem
+    assert (store.get(RECIPE, 69)[0] == picture(69)).all()
+    assert (RECIPE, 0) not in store
+    (tmp_path / RECIPE).unlink()
+    store.add(RECIPE, 70, [picture(70)])
+    assert store.problem == ""
 
 
 @pytest.mark.parametrize(
