@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import FaceError, MissingPackageError
 from .dlib_engine import DlibEngine
-from .insight_engine import InsightEngine, pack_files
+from .insight_engine import MANIFEST, InsightEngine, pack_files
 from .insight_package import open_package, package_problem, unload_models
 from .weights import stamp_of_weights
 
@@ -139,11 +139,12 @@ def _folders_in(parent: Path) -> Iterator[Path]:
 
 
 def _is_pack(folder: Path) -> bool:
-    """Tell whether two models lie there, which is the least a pack has."""
+    """Tell whether two models lie there, or a manifest that says where they are."""
     try:
-        return len(pack_files(folder)) > 1
+        files = pack_files(folder)
     except OSError:
         return False
+    return len(files) > 1 or any(path.name == MANIFEST for path in files)
 
 
 def _missing(pack: str, packs: dict[str, Path], folders: Sequence[Path]) -> FaceError:

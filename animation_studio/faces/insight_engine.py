@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 
     from .engine import Picture, Vectors
 
-__all__ = ["InsightEngine", "pack_files"]
+__all__ = ["MANIFEST", "InsightEngine", "pack_files"]
+
+# With it a pack of insightface 2.1 says which file is what; without, their form says it.
+MANIFEST = "manifest.json"
 
 # insightface's own desktop application takes 0.40 (gui/core/constants.py), its evaluations 0.40 to
 # 0.45 for "same person". This is the careful end; characters mostly bring their own.
@@ -241,8 +244,10 @@ class InsightEngine:
 
 
 def pack_files(folder: Path) -> list[Path]:
-    """Return the ONNX files of a folder in the order of FaceAnalysis; empty where it is none."""
-    return sorted(path for path in folder.glob("*.onnx") if path.is_file())
+    """Return the ONNX files and the manifest of a folder, in the order of FaceAnalysis."""
+    files = sorted(path for path in folder.glob("*.onnx") if path.is_file())
+    manifest = folder / MANIFEST
+    return [*files, manifest] if manifest.is_file() else files
 
 
 def _models_of(folder: Path, wants_gpu: bool, device_id: int) -> dict[str, Any]:
@@ -265,7 +270,7 @@ def _models_of(folder: Path, wants_gpu: bool, device_id: int) -> dict[str, Any]:
 
 
 def _by_manifest(folder: Path, load: Callable[[Path, str], Any]) -> dict[str, Any]:
-    if not (folder / "manifest.json").is_file():
+    if not (folder / MANIFEST).is_file():
         return {}
     packages = importlib.import_module("insightface.model_zoo.package_manifest")
     if not packages.has_model_package_manifest(folder):
@@ -276,7 +281,7 @@ def _by_manifest(folder: Path, load: Callable[[Path, str], Any]) -> dict[str, An
 def _by_form(folder: Path, load: Callable[[Path, str], Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in pack_files(folder):
-        if path.name.startswith(_OTHERS):
+        if path.name.startswith(_OTHERS) or path.name == MANIFEST:
             continue
         model = load(path, "")
         task = getattr(model, "taskname", "")
