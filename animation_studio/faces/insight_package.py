@@ -13,6 +13,7 @@ import importlib.metadata
 import importlib.util
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,11 @@ def load_model(path: Path, task: str, *, wants_gpu: bool, device_id: int) -> Any
         if key not in _models:
             for old in [one for one in _models if (one[0][0], *one[1:]) == (key[0][0], *key[1:])]:
                 del _models[old]
-            _models[key] = _open_model(zoo, path, task, wants_gpu, device_id)
+            # The first session of a process takes its thread along into flushing denormals
+            # (`prepare_thread`), and PyTorch's or NumPy's work there has no part in that.
+            with ThreadPoolExecutor(1, "animation-studio-faces", prepare_thread) as alone:
+                opening = alone.submit(_open_model, zoo, path, task, wants_gpu, device_id)
+                _models[key] = opening.result()
         return _models[key]
 
 
