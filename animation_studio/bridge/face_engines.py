@@ -12,6 +12,8 @@ import numpy as np
 import torch
 
 from ..errors import FaceError
+from ..faces.packs import AUTO, available_packs
+from ..faces.packs import engine_names as names_of
 from .folders import insightface_folders
 
 if TYPE_CHECKING:
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AUTO", "CLIP_VISION", "engine_for", "engine_names", "engine_state"]
 
-AUTO = "auto"
 CLIP_VISION = "clip_vision"
 # Crops of 224x224 in one forward pass: a ViT-H then stays under 2 GB in half precision.
 _CLIP_BATCH = 16
@@ -32,15 +33,11 @@ _clip_hashes: weakref.WeakKeyDictionary[object, str] = weakref.WeakKeyDictionary
 
 def engine_names() -> list[str]:
     """Return the engines to choose from; no model is opened and no package imported."""
-    from ..faces.engines import engine_names as names
-
-    return [*names(insightface_folders()), CLIP_VISION]
+    return [*names_of(insightface_folders()), CLIP_VISION]
 
 
 def engine_state() -> str:
     """Return what changes when model packs come or go."""
-    from ..faces.engines import available_packs
-
     return repr(sorted(available_packs(insightface_folders()).items()))
 
 

@@ -28,6 +28,7 @@ from .insight_package import (
     prepare_thread,
     runtime_errors,
 )
+from .packs import MANIFEST, pack_files
 from .weights import hash_of_weights
 
 if TYPE_CHECKING:
@@ -35,10 +36,8 @@ if TYPE_CHECKING:
 
     from .engine import Picture, Vectors
 
-__all__ = ["MANIFEST", "InsightEngine", "pack_files"]
+__all__ = ["InsightEngine"]
 
-# With it a pack of insightface 2.1 says which file is what; without, their form says it.
-MANIFEST = "manifest.json"
 
 # insightface's own desktop application takes 0.40 (gui/core/constants.py), its evaluations 0.40 to
 # 0.45 for "same person". This is the careful end; characters mostly bring their own.
@@ -241,13 +240,6 @@ class InsightEngine:
         used = [str(one.session.get_providers()[0]) for one in (self._detector, self._recogniser)]
         warning = gpu_warning(available, CPU if CPU in used else used[0])
         return (warning,) if warning else ()
-
-
-def pack_files(folder: Path) -> list[Path]:
-    """Return the ONNX files and the manifest of a folder, in the order of FaceAnalysis."""
-    files = sorted(path for path in folder.glob("*.onnx") if path.is_file())
-    manifest = folder / MANIFEST
-    return [*files, manifest] if manifest.is_file() else files
 
 
 def _models_of(folder: Path, wants_gpu: bool, device_id: int) -> dict[str, Any]:

@@ -14,11 +14,10 @@ import pytest
 
 from animation_studio.errors import FaceError
 from animation_studio.faces.engines import (
-    available_packs,
-    engine_names,
     open_engine,
     unload_engines,
 )
+from animation_studio.faces.packs import available_packs, engine_names
 from tests.support.faces import STANDIN_PACK
 
 ROOT = Path(__file__).resolve().parents[3]
