@@ -14,7 +14,7 @@ from ..errors import FaceError
 from ..registry import NONE
 from . import studio
 from .environment import versions
-from .face_engines import AUTO, engine_for
+from .face_engines import AUTO, CLIP_VISION, engine_for
 from .face_pictures import batches_of, pictures_of, single_images
 from .face_references import references_of
 from .images import to_image
@@ -51,6 +51,12 @@ __all__ = [
 
 # The widget's word for "the character's own".
 AUTO_THRESHOLD = -1.0
+
+
+_GUESS = (
+    "the threshold of {} is a guess: clip_vision's scores depend on its model. Use Calibrate "
+    "Threshold with references of your characters."
+)
 
 
 @dataclass(frozen=True)
@@ -155,6 +161,9 @@ def panel_for(request: JudgeRequest, given: Given) -> Panel:
             )
         subjects.append(Subject(references, _threshold(name, request.threshold, engine)))
     warnings = [*engine.warnings, *(text for one in subjects for text in one.references.warnings)]
+    guessed = [one for one in subjects if one.threshold == engine.default_threshold]
+    if engine.model.engine == CLIP_VISION and guessed:
+        warnings.append(_GUESS.format(engine.default_threshold))
     return Panel(engine, subjects, request.settings, warnings)
 
 

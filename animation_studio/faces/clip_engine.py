@@ -33,11 +33,6 @@ _MARGIN = 1.6
 # model: no figure holds for all, and no source gives one. This one lets little pass that is not
 # nearly the same picture.
 _THRESHOLD = 0.9
-_WEAK = (
-    "clip_vision's scores depend on its model, and those of two strangers lie near those of one "
-    "person, so the threshold of 0.9 is a guess: use Calibrate Threshold with references of your "
-    "characters."
-)
 
 
 class ClipEngine:
@@ -64,13 +59,13 @@ class ClipEngine:
 
     @property
     def default_threshold(self) -> float:
-        """A cosine of 0.9, which is a guess: `warnings` says so."""
+        """A cosine of 0.9, which is a guess: calibrate it."""
         return _THRESHOLD
 
     @property
     def warnings(self) -> Sequence[str]:
-        """That the threshold needs calibration, and what the detector has to say."""
-        return (*self._detector.warnings, _WEAK)
+        """What the detector has to say."""
+        return self._detector.warnings
 
     def detect(self, pictures: Sequence[Picture]) -> list[list[Face]]:
         """Return the faces of each picture, largest first, as the detector finds them."""
