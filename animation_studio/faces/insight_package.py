@@ -36,9 +36,10 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _OLDEST = (2, 1)
 # What insightface needs beyond ComfyUI's own packages, onnxruntime and opencv.
 _BESIDES = "onnx scikit-image"
+# Read from the wheels on PyPI: 1.15 to 1.18 were for CUDA 11, 1.19 to 1.26 are for CUDA 12.
 _GPU_PACKAGE = (
-    "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install onnxruntime-gpu (both packages "
-    "write the same files; only one may be there)"
+    "pip uninstall -y onnxruntime onnxruntime-gpu, then for a PyTorch with CUDA 12 pip install "
+    '"onnxruntime-gpu>=1.19,<1.27", for one with CUDA 13 pip install "onnxruntime-gpu>=1.27"'
 )
 
 _models: dict[tuple[WeightsStamp, str, bool, int], Any] = {}
@@ -148,7 +149,7 @@ def gpu_warning(available: list[str], used: str) -> str:
     if CUDA in available:
         return (
             f"insightface runs on the CPU ({used}) although there is a GPU: onnxruntime could not "
-            "start CUDA (the terminal has its message). Mostly its CUDA or cuDNN is another than "
+            "start CUDA (the terminal has its message). Mostly it is made for another CUDA than "
             f"PyTorch's: {_GPU_PACKAGE}."
         )
     return (

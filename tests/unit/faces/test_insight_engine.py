@@ -263,7 +263,8 @@ def test_what_is_told_of_the_gpu():
     assert gpu_warning([CUDA, CPU], CUDA) == ""
     assert "has no CUDA in it" in gpu_warning(["AzureExecutionProvider", CPU], CPU)
     assert "could not start CUDA" in gpu_warning([CUDA, CPU], CPU)
-    assert "pip install onnxruntime-gpu" in gpu_warning([CPU], CPU)
+    for available in ([CPU], [CUDA, CPU]):
+        assert 'CUDA 12 pip install "onnxruntime-gpu' in gpu_warning(available, CPU)
 
 
 _ALONE = """
