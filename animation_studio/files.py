@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .errors import StudioError
 
-__all__ = ["read_limited", "sha256_of", "write_atomically"]
+__all__ = ["file_stamp", "read_limited", "sha256_of", "write_atomically"]
 
 _CHUNK = 1 << 20
 # Asking for it means setting it, for the whole process: once, before there are threads.
@@ -74,3 +74,12 @@ def sha256_of(path: Path) -> str:
         while piece := file.read(_CHUNK):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def file_stamp(path: Path) -> str:
+    """Return what changes when the file at `path` comes, goes or is replaced."""
+    try:
+        info = path.stat()
+    except OSError:
+        return f"{path} -"
+    return f"{path} {info.st_size} {info.st_mtime_ns}"

@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..animation_studio.bridge import controls, studio
-from ..animation_studio.registry import AUTO_WEIGHT, content_hash
+from ..animation_studio.registry import AUTO_WEIGHT
 from .choices import problem_of
 from .report import report_ui
 from .types import CATEGORY
@@ -84,12 +84,8 @@ class Control(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, control: str | None, **_: Any) -> str:
-        """Change when the control's configuration does."""
-        registry = studio.registry()
-        if control is None:
-            return registry.content_hash
-        settings = registry.preprocessing(control)
-        return content_hash(registry.control(control), settings)
+        """Change when the control's configuration or one of its files does."""
+        return controls.control_fingerprint(control)
 
     @classmethod
     def execute(

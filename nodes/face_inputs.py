@@ -24,6 +24,7 @@ __all__ = [
     "judge_inputs",
     "judge_request",
     "link_inputs",
+    "plain_values",
     "score_input",
     "when_none_input",
 ]
@@ -172,10 +173,21 @@ def fingerprint(values: Mapping[str, Any], names: tuple[str, ...] = CHARACTERS) 
 
     A node with is_input_list gets lists, others plain values; what comes by link is None.
     """
-    plain = {k: v[0] if isinstance(v, list) and v else v for k, v in values.items()}
+    plain = plain_values(values)
     chosen = [plain.get(name) for name in names]
     characters = [one for one in chosen if isinstance(one, str) and one != NONE]
     return face_references.references_fingerprint(characters, str(plain.get("engine")))
+
+
+def plain_values(lists: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the first of each list that a node with is_input_list gets; plain values as they are.
+
+    What comes by link is None where ComfyUI does not know it yet.
+    """
+    return {
+        name: value[0] if isinstance(value, list | tuple) and value else value
+        for name, value in lists.items()
+    }
 
 
 def check_character(character: str | list[str] | None) -> bool | str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from comfy_api.latest import io, ui
@@ -28,6 +27,7 @@ from .face_inputs import (
     judge_inputs,
     judge_request,
     link_inputs,
+    plain_values,
     score_input,
     when_none_input,
 )
@@ -105,7 +105,7 @@ class FaceReferences(io.ComfyNode):
     @classmethod
     def execute(cls, images: list[Any], **lists: list[Any]) -> io.NodeOutput:
         """Make the references."""
-        values = _first_of(lists)
+        values = plain_values(lists)
         made = face_references.make_references(
             images,
             values["character"],
@@ -226,14 +226,14 @@ class ConsistencyFilter(io.ComfyNode):
     @classmethod
     def check_lazy_status(cls, **lists: list[Any]) -> list[str]:
         """Ask for the pictures once everything that judges them is known to be there."""
-        values = _first_of(lists)
+        values = plain_values(lists)
         consistency.panel_for(judge_request(values), given(values))
         return ["images"]
 
     @classmethod
     def execute(cls, images: list[Any], **lists: list[Any]) -> io.NodeOutput:
         """Judge the pictures."""
-        values = _first_of(lists)
+        values = plain_values(lists)
         done = consistency.filter_pictures(
             images,
             judge_request(values),
@@ -328,8 +328,3 @@ class CalibrateThreshold(io.ComfyNode):
             done.report,
             ui={**shown, **report_ui(done.lines, done.warnings)},
         )
-
-
-def _first_of(lists: Mapping[str, list[Any]]) -> dict[str, Any]:
-    """The values of a node with is_input_list that are one for all pictures."""
-    return {name: values[0] for name, values in lists.items() if values}

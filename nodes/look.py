@@ -124,7 +124,7 @@ class CharacterLoraLoader(io.ComfyNode):
         """Change when a chosen entry, its preset or its LoRA file does."""
         if any(values.get(kind) is None for kind in ENTRY_KINDS):
             # A choice that comes by link is not known yet: any change of the cast counts.
-            return studio.registry().content_hash
+            return studio.cast_fingerprint()
         return studio.look_fingerprint(_request(values))
 
     @classmethod

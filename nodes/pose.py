@@ -102,7 +102,8 @@ class Pose(io.ComfyNode):
     def fingerprint_inputs(cls, pose: str | None, **_: Any) -> str:
         """Change when the pose's file does."""
         library = studio.pose_library()
-        return library.content_hash(pose) if pose else " ".join(library.names())
+        names = [pose] if pose else library.names()
+        return " ".join(library.content_hash(name) for name in names)
 
     @classmethod
     def execute(cls, pose: str, keypoints: Any = None, **placing: Any) -> io.NodeOutput:

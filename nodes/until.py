@@ -9,6 +9,7 @@ import comfy.samplers
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker, GraphBuilder, is_link
 
+from ..animation_studio.errors import FaceError
 from .face_inputs import (
     PASS_BEST,
     character_inputs,
@@ -19,6 +20,7 @@ from .face_inputs import (
     judge_inputs,
     judge_request,
     link_inputs,
+    plain_values,
     when_none_input,
 )
 from .report import report_ui
@@ -60,6 +62,7 @@ class UntilConsistent(io.ComfyNode):
             "character, or the tries are spent. A seed that was judged is never sampled again; "
             "queue once more and it goes on.",
             enable_expand=True,
+            is_input_list=True,
             inputs=[
                 io.Model.Input("model", tooltip="As for a KSampler."),
                 io.Conditioning.Input("positive", tooltip="As for a KSampler."),
@@ -71,9 +74,8 @@ class UntilConsistent(io.ComfyNode):
                     default=0,
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="The first seed; each further one is one more. Leave it fixed: seeds "
-                    "that were judged are skipped.",
+                    tooltip="The first seed; each further one is one more. Seeds that were judged "
+                    "are skipped.",
                 ),
                 io.Int.Input("steps", default=30, min=1, max=10000, tooltip="As for a KSampler."),
                 io.Float.Input(
@@ -165,36 +167,38 @@ class UntilConsistent(io.ComfyNode):
         return check_character(character)
 
     @classmethod
-    def fingerprint_inputs(cls, **values: Any) -> str:
+    def fingerprint_inputs(cls, **lists: Any) -> str:
         """Change when references, presets or model packs do, and while too few are found."""
         from ..animation_studio.bridge import until
 
-        tried = until.unsatisfied(until.widgets_key(values))
-        return f"{fingerprint(values)} {tried}"
+        tried = until.unsatisfied(until.widgets_key(plain_values(lists)))
+        return f"{fingerprint(lists)} {tried}"
 
     @classmethod
-    def execute(cls, **values: Any) -> io.NodeOutput:
+    def execute(cls, **lists: list[Any]) -> io.NodeOutput:
         """Make the plan; if judged pictures are not enough, sample the first try."""
         from ..animation_studio.bridge import until
 
+        values = _single(lists)
         prompt, own = cls.hidden.dynprompt, cls.hidden.unique_id
         inputs = prompt.get_node(own)["inputs"]
-        recipe = until.recipe_for(
-            {name: inputs[name] for name in _SAMPLED} | {name: values[name] for name in _SAMPLING},
-            prompt,
+        sampling = {name: values[name] for name in _SAMPLING}
+        recipe, lasting = until.recipe_of_run(
+            {name: inputs[name] for name in _SAMPLED} | sampling, prompt
         )
         plan = until.Plan(
             request=judge_request(values),
             recipe=recipe,
+            lasting=lasting,
             seed=values["seed"],
             wanted=values["wanted"],
             limit=values["tries"],
             pass_best=values["when_none"] == PASS_BEST,
-            sampling={name: values[name] for name in _SAMPLING},
+            sampling=sampling,
             key=until.widgets_key({name: inputs[name] for name in values if name in inputs}),
             state=fingerprint(values),
         )
-        return _next(until.advance(plan, given(values)), inputs)
+        return _next(until.advance(plan, given(values)), inputs, first=True)
 
 
 class JudgeTry(io.ComfyNode):
@@ -210,6 +214,7 @@ class JudgeTry(io.ComfyNode):
             category=f"{CATEGORY}/internal",
             description="Until Consistent places this node by itself; it is of no use elsewhere.",
             enable_expand=True,
+            is_input_list=True,
             inputs=[
                 io.Image.Input("images", tooltip="What this try sampled."),
                 io.String.Input("plan", force_input=True, tooltip="Where the run stands."),
@@ -236,20 +241,40 @@ class JudgeTry(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, images: Any, plan: str, **values: Any) -> io.NodeOutput:
+    def execute(cls, **lists: list[Any]) -> io.NodeOutput:
         """Judge this try."""
         from ..animation_studio.bridge import until
 
+        values = _single(lists)
         inputs = cls.hidden.dynprompt.get_node(cls.hidden.unique_id)["inputs"]
-        return _next(until.advance(until.plan_of(plan), given(values), images), inputs)
+        plan = until.plan_of(values["plan"])
+        return _next(until.advance(plan, given(values), values["images"]), inputs)
 
 
-def _next(step: until.NextTry | until.Outcome, inputs: Mapping[str, Any]) -> io.NodeOutput:
+def _single(lists: Mapping[str, list[Any]]) -> dict[str, Any]:
+    """The values of inputs that come as lists of one; more are refused.
+
+    Expanding once for each entry of a list would expand again for each entry in every try.
+    """
+    for name, values in lists.items():
+        if len(values) > 1:
+            raise FaceError(
+                f"{name}: {len(values)} values came as a list, and Until Consistent takes one. Use "
+                "one Until Consistent for each, or join them into a batch."
+            )
+    return plain_values(lists)
+
+
+def _next(
+    step: until.NextTry | until.Outcome, inputs: Mapping[str, Any], *, first: bool = False
+) -> io.NodeOutput:
     """Turn a step into outputs, or into the graph of the next try."""
     from ..animation_studio.bridge import until
 
     if isinstance(step, until.NextTry):
-        return _try(step, {name: inputs[name] for name in _LINKS if is_link(inputs.get(name))})
+        links = {name: inputs[name] for name in _LINKS if is_link(inputs.get(name))}
+        # What the first step shows would stay in the history as if it were the end.
+        return _try(step, links, None if first else report_ui(step.lines))
     nothing = ExecutionBlocker(None)
     return io.NodeOutput(
         nothing if step.kept is None else step.kept,
@@ -263,7 +288,9 @@ def _next(step: until.NextTry | until.Outcome, inputs: Mapping[str, Any]) -> io.
     )
 
 
-def _try(step: until.NextTry, links: Mapping[str, Any]) -> io.NodeOutput:
+def _try(step: until.NextTry, links: Mapping[str, Any], shown: Any) -> io.NodeOutput:
+    from ..animation_studio.bridge import until
+
     graph = GraphBuilder()
     sampled = graph.node(
         "KSampler",
@@ -273,6 +300,6 @@ def _try(step: until.NextTry, links: Mapping[str, Any]) -> io.NodeOutput:
         latent_image=links["latent"],
     )
     decoded = graph.node("VAEDecode", samples=sampled.out(0), vae=links["vae"])
-    judged = graph.node(_TRY, images=decoded.out(0), plan=step.plan.model_dump_json(), **links)
+    judged = graph.node(_TRY, images=decoded.out(0), plan=until.text_of(step.plan), **links)
     outputs = [judged.out(index) for index in range(_OUTPUTS)]
-    return io.NodeOutput(*outputs, expand=graph.finalize(), ui=report_ui(step.lines))
+    return io.NodeOutput(*outputs, expand=graph.finalize(), ui=shown)

@@ -11,7 +11,8 @@ import comfy.utils
 
 from ..control import NETWORKS, preprocess, unload_preprocessors
 from ..errors import ControlError
-from ..registry import AUTO_WEIGHT, ControlType
+from ..files import file_stamp
+from ..registry import AUTO_WEIGHT, ControlType, content_hash
 from . import studio
 from .comfy_types import Conditioning
 from .conditioning import apply_control, load_control_net
@@ -54,6 +55,27 @@ class ControlResult:
 def check_control(name: str) -> None:
     """Raise ConfigError or ControlError for a control that cannot be used, before anything runs."""
     controlnet_file(studio.registry().control(name), name)
+
+
+def control_fingerprint(name: str | None) -> str:
+    """Return what changes when a control's configuration, ControlNet or weights do.
+
+    None, a choice that comes by link: those of every control. Raises ControlError where a named
+    one has no ControlNet.
+    """
+    registry = studio.registry()
+    parts = [] if name else [registry.content_hash]
+    for one in [name] if name else registry.controls:
+        control = registry.control(one)
+        parts.append(content_hash(control, registry.preprocessing(one)))
+        try:
+            parts.append(file_stamp(controlnet_file(control, one)))
+        except ControlError:
+            if name:
+                raise
+    for folder in annotator_folders():
+        parts += sorted(file_stamp(file) for file in folder.glob("*") if file.is_file())
+    return content_hash(*parts)
 
 
 def run_control(

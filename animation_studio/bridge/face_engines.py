@@ -28,7 +28,8 @@ CLIP_VISION = "clip_vision"
 # Crops of 224x224 in one forward pass: a ViT-H then stays under 2 GB in half precision.
 _CLIP_BATCH = 16
 
-_clip_hashes: weakref.WeakKeyDictionary[object, str] = weakref.WeakKeyDictionary()
+# What each CLIP vision model in memory is called; finding out takes a forward pass.
+_clip_models: weakref.WeakKeyDictionary[object, ModelId] = weakref.WeakKeyDictionary()
 
 
 def engine_names() -> list[str]:
@@ -97,12 +98,13 @@ def _pooled(encoded: object) -> torch.Tensor:
 def _clip_model(clip_vision: ClipVision) -> ModelId:
     from ..faces.engine import ModelId
 
-    digest = _clip_hashes.get(clip_vision)
-    if digest is None:
-        digest = _clip_hashes[clip_vision] = _weights_hash(clip_vision)
-    probe = _encode(clip_vision, [np.zeros((32, 32, 3), np.uint8)])
-    name = f"{type(clip_vision.model).__name__} {clip_vision.image_size}px"
-    return ModelId(CLIP_VISION, name, digest, probe.shape[1])
+    model = _clip_models.get(clip_vision)
+    if model is None:
+        probe = _encode(clip_vision, [np.zeros((32, 32, 3), np.uint8)])
+        name = f"{type(clip_vision.model).__name__} {clip_vision.image_size}px"
+        model = ModelId(CLIP_VISION, name, _weights_hash(clip_vision), probe.shape[1])
+        _clip_models[clip_vision] = model
+    return model
 
 
 def _weights_hash(clip_vision: ClipVision) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..errors import StudioError
+from ..errors import FaceError, StudioError
 from .images import to_bytes
 
 if TYPE_CHECKING:
@@ -17,7 +17,18 @@ __all__ = ["batches_of", "pictures_of", "single_images"]
 
 
 def single_images(images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Return each picture of a list of batches as [1, height, width, channels], in order."""
+    """Return each picture of a list of batches as [1, height, width, channels], in order.
+
+    Raises FaceError for tensors of another form, and where there is no picture at all.
+    """
+    for image in images:
+        if image.ndim != 4:
+            raise FaceError(
+                f"images: a tensor of shape {list(image.shape)} came, and ComfyUI's pictures are "
+                "[batch, height, width, channels]. Connect an IMAGE output."
+            )
+    if not sum(image.shape[0] for image in images):
+        raise FaceError("images: not one picture came. Check the nodes before this one.")
     return [image[index : index + 1] for image in images for index in range(image.shape[0])]
 
 

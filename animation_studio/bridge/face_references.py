@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from ..errors import FaceError
+from ..files import file_stamp
 from ..registry import content_hash
 from . import studio
 from .face_engines import engine_for, engine_state
@@ -55,7 +56,11 @@ def reference_files(character: str) -> list[Path]:
 
     preset = studio.registry().character(character).preset
     configured = [reference_file(path) for path in preset.reference_embeddings]
-    stored = stored_references(references_folder(), character)
+    try:
+        stored = stored_references(references_folder(), character)
+    except FaceError:
+        # An id that is no name of a folder has nothing there; Face References tells when it saves.
+        stored = []
     return list(dict.fromkeys([*configured, *stored]))
 
 
@@ -88,9 +93,7 @@ def references_fingerprint(characters: Sequence[str], engine: str) -> str:
     for character in characters or registry.names("character"):
         parts.append(content_hash(registry.character(character).preset))
         for file in reference_files(character):
-            for path in (file, file.with_suffix(".json")):
-                info = path.stat() if path.is_file() else None
-                parts.append(f"{path} {info and (info.st_mtime_ns, info.st_size)}")
+            parts += [file_stamp(file), file_stamp(file.with_suffix(".json"))]
     return content_hash(*parts)
 
 

@@ -64,9 +64,9 @@ def save_report(
     picture = to_bytes(sheet)[0] if sheet is not None else None
     height, width = picture.shape[:2] if picture is not None else (0, 0)
     where = place(prefix, width, height)
-    stem = f"{where.name}_{where.counter:05}_"
+    stem = f"{where.name.replace('%batch_num%', '0')}_{where.counter:05}_"
     try:
-        write_atomically(where.folder / f"{stem}.json", report.encode())
+        write_atomically(where.folder / f"{stem}.json", report.encode(errors="backslashreplace"))
         if picture is not None:
             buffer = io.BytesIO()
             Image.fromarray(picture).save(buffer, "PNG")

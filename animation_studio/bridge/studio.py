@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from functools import cache
 
 import comfy.samplers
 
 from ..control import PoseLibrary
+from ..errors import LoraError
 from ..lora import stamp_of
 from ..registry import (
+    ENTRY_KINDS,
     LookRequest,
     Registry,
     RegistryStore,
@@ -27,6 +30,7 @@ from .folders import (
 )
 
 __all__ = [
+    "cast_fingerprint",
     "check_look",
     "look_fingerprint",
     "pose_library",
@@ -83,6 +87,18 @@ def check_look(request: LookRequest) -> None:
     for choice in resolve_choices(registry(), request):
         if choice.entry.lora_path is not None:
             lora_file(choice.entry.lora_path, f"{choice.kind} {choice.id!r}")
+
+
+def cast_fingerprint() -> str:
+    """Return what changes when any entry, preset or LoRA file of the whole cast does."""
+    current = registry()
+    stamps = []
+    for kind in ENTRY_KINDS:
+        for name in current.names(kind):
+            path = current.entry(kind, name).lora_path
+            with contextlib.suppress(LoraError):
+                stamps += [repr(stamp_of(lora_file(path, name)))] if path else []
+    return content_hash(current.content_hash, *stamps)
 
 
 def look_fingerprint(request: LookRequest) -> str:

@@ -6,29 +6,26 @@ data that travels as JSON through the expanded graph, and the judged pictures on
 
 from __future__ import annotations
 
-import math
+import hmac
+import secrets
 import uuid
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import folder_paths
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
-
-import nodes as core_nodes
+from pydantic import BaseModel, ConfigDict
 
 from ..errors import FaceError
 from ..registry import content_hash
-from ..runs.judged import RECIPE, JudgedPictures
-from ..runs.provenance import recipe_of
+from ..runs.judged import JudgedPictures
 from .consistency import Given, JudgeRequest, Panel, judge_with_progress, panel_for, readable
 from .environment import versions
 from .face_pictures import pictures_of
 from .folders import judged_folder
 from .images import to_image
+from .recipes import recipe_for
 
 if TYPE_CHECKING:
     import torch
@@ -43,58 +40,70 @@ __all__ = [
     "Plan",
     "advance",
     "plan_of",
-    "recipe_for",
+    "recipe_of_run",
+    "text_of",
     "unsatisfied",
     "widgets_key",
 ]
 
 _SEEDS = 2**64
 _GONE = "the picture of this seed is gone from the disk"
-# Verdicts that need not be worked out again at each try; a picture is judged anew beyond that.
+# Seeds whose verdicts need not be worked out again at each try.
 _REMEMBERED = 4096
+# What a node shows at most: lines, and pictures on the contact sheet.
+_LINES, _SHEET = 12, 64
+# Plans stand in prompts, and prompts come from strangers: only this process's own are taken.
+_KEY = secrets.token_bytes(32)
 
-_verdicts: OrderedDict[tuple[str, int, str], list[PictureVerdict]] = OrderedDict()
-# How many seeds were judged when a run ended without enough pictures, by its widgets.
+_verdicts: OrderedDict[tuple[str, int], dict[str, list[PictureVerdict]]] = OrderedDict()
+# How often a run ended without enough pictures, by its widgets.
 _unsatisfied: dict[str, int] = {}
 
 
 class Plan(BaseModel):
     """What one run looks for and how far it is.
 
-    `recipe` is what makes the pictures, but for the seed, `sampling` the KSampler's part of it;
-    `made` are the seeds sampled in this run
-    in their order, `waiting` the one that is being sampled, `unreadable` the seeds whose pictures
-    could not be read, with the reason. `key` names the widgets for `unsatisfied`, and `state`
-    changes with references and presets, so that ComfyUI's cache does.
-
-    As JSON it stands in a prompt, and prompts come from strangers too: every field is checked.
+    `recipe` is what makes the pictures but for the seed, `sampling` the KSampler's part of it;
+    `lasting` says whether the recipe can come again. `made` are the seeds sampled in this run in
+    their order, `waiting` the one that is being sampled. `key` names the widgets for `unsatisfied`,
+    and `state` changes with references and presets, so that ComfyUI's cache does.
     """
 
     model_config = ConfigDict(frozen=True)
 
     request: JudgeRequest
-    recipe: Annotated[str, StringConstraints(pattern=f"^{RECIPE}$")]
-    seed: int = Field(ge=0, lt=_SEEDS)
-    wanted: int = Field(ge=1, le=64)
-    limit: int = Field(ge=1, le=256)
+    recipe: str
+    lasting: bool
+    seed: int
+    wanted: int
+    limit: int
     pass_best: bool
     sampling: dict[str, int | float | str]
     key: str
     state: str
     made: list[int] = []
     waiting: int | None = None
-    unreadable: dict[int, str] = {}
+
+
+def text_of(plan: Plan) -> str:
+    """Return a plan as sealed text, for a prompt."""
+    text = plan.model_dump_json()
+    return f"{_seal(text)} {text}"
 
 
 def plan_of(text: str) -> Plan:
-    """Return the plan in a JSON text. Raises FaceError for one that is none."""
-    try:
-        return Plan.model_validate_json(text)
-    except ValidationError as error:
+    """Return the plan in a sealed text. Raises FaceError for one that this process did not seal."""
+    seal, _, plan = text.partition(" ")
+    if not hmac.compare_digest(seal.encode(errors="replace"), _seal(plan).encode()):
         raise FaceError(
-            f"plan: {error.error_count()} faults. This node is placed by Until Consistent while it "
-            "runs; use that one."
-        ) from error
+            "plan: Until Consistent did not write this. The node Judge Try is placed by Until "
+            "Consistent while it runs, and is of no use elsewhere."
+        )
+    return Plan.model_validate_json(plan)
+
+
+def _seal(text: str) -> str:
+    return hmac.new(_KEY, text.encode(errors="replace"), "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -125,8 +134,8 @@ class Outcome:
 class _Judged:
     """Pictures judged so far, one verdict a picture, with the seed of each."""
 
-    verdicts: list[PictureVerdict]
-    seeds: list[int]
+    verdicts: list[PictureVerdict] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
 
     @property
     def kept(self) -> int:
@@ -138,38 +147,10 @@ def _store() -> JudgedPictures:
     return JudgedPictures(judged_folder())
 
 
-def recipe_for(values: Mapping[str, object], prompt: DynamicPrompt) -> str:
-    """Return what tells one recipe of pictures from another.
-
-    `values` are what samples a picture, as plain values and links, without the seed. A recipe that
-    cannot be told, since a node before it never gives the same twice, is one of its own each time.
-    """
-
-    def fingerprinted(key: str) -> Mapping[str, object]:
-        node: Mapping[str, object] = prompt.get_node(key)
-        kind = core_nodes.NODE_CLASS_MAPPINGS.get(str(node.get("class_type")))
-        # Without its cache ComfyUI takes no fingerprints: what such a node reads is not known.
-        if "is_changed" not in node and (
-            hasattr(kind, "IS_CHANGED") or "fingerprint_inputs" in vars(kind or object)
-        ):
-            return {**node, "is_changed": math.nan}
-        return node
-
-    return recipe_of(fingerprinted, values, _file_stamp) or uuid.uuid4().hex
-
-
-def _file_stamp(text: str) -> str:
-    """Size and time of the model or input file that a widget names, "" where it names none."""
-    if not 3 < len(text) < 260 or "." not in text or "\n" in text:
-        return ""
-    for kind in tuple(folder_paths.folder_names_and_paths):
-        if kind == "custom_nodes":
-            continue
-        found = folder_paths.get_full_path(kind, text)
-        if found:
-            info = Path(found).stat()
-            return f"{info.st_size} {info.st_mtime_ns}"
-    return ""
+def recipe_of_run(values: Mapping[str, object], prompt: DynamicPrompt) -> tuple[str, bool]:
+    """Return the recipe of a run, and whether it can come again; see `recipe_for`."""
+    recipe = recipe_for(values, prompt)
+    return recipe or uuid.uuid4().hex, recipe is not None
 
 
 def widgets_key(values: Mapping[str, object]) -> str:
@@ -197,17 +178,18 @@ def advance(plan: Plan, given: Given, images: torch.Tensor | None = None) -> Nex
     """
     panel = panel_for(plan.request, given)
     if images is not None and plan.waiting is not None:
-        plan = _take_in(plan, pictures_of([images]))
-    judged = _Judged([], [])
+        plan = _take_in(plan, plan.waiting, images)
+    there = _store().seeds(plan.recipe)
+    judged = _Judged()
     seed = plan.seed
     while judged.kept < plan.wanted:
-        verdicts = _verdicts_of(plan, panel, seed)
+        verdicts = _verdicts_of(plan, panel, seed, there)
         if verdicts is None:
             if len(plan.made) >= plan.limit:
                 break
-            lines = [f"try {len(plan.made) + 1} of {plan.limit}: seed {seed}"]
+            line = f"try {len(plan.made) + 1} of {plan.limit}: seed {seed}"
             waiting = plan.model_copy(update={"waiting": seed})
-            return NextTry(seed, waiting, [*_lines(plan, panel, judged), *lines])
+            return NextTry(seed, waiting, [*_lines(plan, panel, judged), line])
         for verdict in verdicts:
             judged.verdicts.append(replace(verdict, index=len(judged.verdicts)))
             judged.seeds.append(seed)
@@ -215,37 +197,34 @@ def advance(plan: Plan, given: Given, images: torch.Tensor | None = None) -> Nex
     return _outcome(plan, panel, judged)
 
 
-def _take_in(plan: Plan, pictures: Sequence[Picture | str]) -> Plan:
-    seed = plan.waiting
-    assert seed is not None
-    reason = next((one for one in pictures if isinstance(one, str)), None)
-    unreadable = dict(plan.unreadable)
-    if reason is None:
-        _store().add(plan.recipe, seed, [one for one in pictures if not isinstance(one, str)])
-    else:
-        unreadable[seed] = reason
-    return plan.model_copy(
-        update={"made": [*plan.made, seed], "waiting": None, "unreadable": unreadable}
-    )
+def _take_in(plan: Plan, seed: int, images: torch.Tensor) -> Plan:
+    # What is remembered of the seed is of pictures that are gone.
+    _verdicts.pop((plan.recipe, seed), None)
+    pictures = pictures_of([images])
+    _store().add(plan.recipe, seed, pictures, lasting=plan.lasting, needed=plan.made)
+    return plan.model_copy(update={"made": [*plan.made, seed], "waiting": None})
 
 
-def _verdicts_of(plan: Plan, panel: Panel, seed: int) -> list[PictureVerdict] | None:
+def _verdicts_of(
+    plan: Plan, panel: Panel, seed: int, there: set[int]
+) -> list[PictureVerdict] | None:
     """The verdicts on a seed's pictures, None where it has not been sampled yet."""
-    if seed in plan.unreadable:
-        return judge_with_progress(panel, readable([plan.unreadable[seed]]))
-    key = (plan.recipe, seed, _panel_key(panel))
-    if key not in _verdicts or (plan.recipe, seed) not in _store():
-        pictures = _store().get(plan.recipe, seed)
-        if pictures is None and seed in plan.made:
-            # Gone from the disk while the run goes on. Whatever it showed: not once more.
-            return _verdicts.get(key) or judge_with_progress(panel, readable([_GONE]))
-        if pictures is None:
-            _store().forget(plan.recipe, seed)
-            return None
-        _verdicts[key] = judge_with_progress(panel, pictures)
-        while len(_verdicts) > _REMEMBERED:
-            _verdicts.popitem(last=False)
-    return _verdicts[key]
+    known = _verdicts.get((plan.recipe, seed), {})
+    key = _panel_key(panel)
+    if key in known and (seed in there or seed in plan.made):
+        return known[key]
+    pictures = _store().get(plan.recipe, seed) if seed in there else None
+    if pictures is None and seed in plan.made:
+        # Gone while the run goes on. Whatever it showed: not once more.
+        pictures = [_GONE]
+    if pictures is None:
+        _store().forget(plan.recipe, seed)
+        return None
+    known[key] = judge_with_progress(panel, readable(pictures))
+    _verdicts[plan.recipe, seed] = known
+    while len(_verdicts) > _REMEMBERED:
+        _verdicts.popitem(last=False)
+    return known[key]
 
 
 def _panel_key(panel: Panel) -> str:
@@ -261,7 +240,6 @@ def _outcome(plan: Plan, panel: Panel, judged: _Judged) -> Outcome:
     from ..faces.report import Tries, report_of
     from ..faces.sheet import contact_sheet
 
-    pictures = _pictures(plan, judged)
     best = best_of(judged.verdicts)
     chosen = [index for index, verdict in enumerate(judged.verdicts) if verdict.keep]
     warnings = list(panel.warnings)
@@ -272,6 +250,9 @@ def _outcome(plan: Plan, panel: Panel, judged: _Judged) -> Outcome:
         warnings.append(_too_few(plan, judged, pass_best=plan.pass_best and best is not None))
     if not chosen and plan.pass_best and best is not None:
         chosen = [best]
+    on_sheet = _of_most_interest(judged, chosen)
+    wanted = {*chosen, *on_sheet, *([] if best is None else [best])}
+    pictures = _pictures(plan, judged, wanted)
     seeds = list(dict.fromkeys(judged.seeds))
     report = report_of(
         node="UntilConsistent",
@@ -297,23 +278,37 @@ def _outcome(plan: Plan, panel: Panel, judged: _Judged) -> Outcome:
         seeds=seeds,
         tries=len(plan.made),
         report=report.as_json(),
-        sheet=to_image([contact_sheet(pictures, judged.verdicts)]),
+        sheet=to_image(
+            [contact_sheet([pictures[i] for i in on_sheet], [judged.verdicts[i] for i in on_sheet])]
+        ),
         lines=_lines(plan, panel, judged),
         warnings=warnings,
     )
 
 
-def _pictures(plan: Plan, judged: _Judged) -> list[Picture | Unreadable]:
-    pictures: list[Picture | Unreadable] = []
-    for seed in dict.fromkeys(judged.seeds):
-        count = judged.seeds.count(seed)
-        stored = None if seed in plan.unreadable else _store().get(plan.recipe, seed)
-        reason = plan.unreadable.get(seed, _GONE)
-        pictures += stored or readable([reason] * count)
+def _of_most_interest(judged: _Judged, chosen: Sequence[int]) -> list[int]:
+    """What a contact sheet shows when there is too much: the chosen, then the latest."""
+    latest = range(len(judged.verdicts) - 1, -1, -1)
+    return sorted(list(dict.fromkeys([*chosen, *latest]))[:_SHEET])
+
+
+def _pictures(
+    plan: Plan, judged: _Judged, wanted: Collection[int]
+) -> dict[int, Picture | Unreadable]:
+    """Read the pictures of some verdicts, by index."""
+    pictures: dict[int, Picture | Unreadable] = {}
+    for seed in {judged.seeds[index] for index in wanted}:
+        indices = [index for index, one in enumerate(judged.seeds) if one == seed]
+        stored = _store().get(plan.recipe, seed)
+        if stored is None or len(stored) != len(indices):
+            stored = [_GONE] * len(indices)
+        pictures.update(zip(indices, readable(stored), strict=True))
     return pictures
 
 
-def _image(pictures: Sequence[Picture | Unreadable], chosen: Sequence[int]) -> torch.Tensor | None:
+def _image(
+    pictures: Mapping[int, Picture | Unreadable], chosen: Sequence[int]
+) -> torch.Tensor | None:
     from ..faces.verdict import Unreadable
 
     there = [one for one in (pictures[i] for i in chosen) if not isinstance(one, Unreadable)]
@@ -324,13 +319,14 @@ def _lines(plan: Plan, panel: Panel, judged: _Judged) -> list[str]:
     who = ", ".join(f"{one.references.name} from {one.threshold:.2f}" for one in panel.subjects)
     before = len({seed for seed in judged.seeds if seed not in plan.made})
     again = f", {before} judged in earlier runs" if before else ""
+    both = list(zip(judged.seeds, judged.verdicts, strict=True))
+    shown = [*(one for one in both[:-_LINES] if one[1].keep), *both[-_LINES:]]
+    left_out = len(both) - len(shown)
     return [
         f"{judged.kept} of {plan.wanted} found, {len(plan.made)} tries{again}: {who}",
         f"{panel.engine.model}, {panel.engine.provider}",
-        *(
-            f"seed {seed}: {verdict.reason}"
-            for seed, verdict in zip(judged.seeds, judged.verdicts, strict=True)
-        ),
+        *([f"({left_out} more that did not pass)"] if left_out else []),
+        *(f"seed {seed}: {verdict.reason}" for seed, verdict in shown),
     ]
 
 

@@ -76,14 +76,24 @@ def judge(
 def best_of(verdicts: Sequence[PictureVerdict]) -> int | None:
     """Return the index of the best picture, kept or not; None when no picture has a score.
 
-    Best is the highest score among the pictures that show the most subjects; of equals the first.
+    Kept pictures come before others, those that show more subjects before those that show fewer;
+    among equals the one whose faces are farthest over their thresholds is best, then the first.
     """
-    shown = [
-        (sum(subject.face is not None for subject in verdict.subjects), verdict.score, -place)
+    ranked = [
+        (
+            verdict.keep,
+            sum(subject.face is not None for subject in verdict.subjects),
+            min(
+                subject.score - subject.threshold
+                for subject in verdict.subjects
+                if subject.score is not None
+            ),
+            -place,
+        )
         for place, verdict in enumerate(verdicts)
         if verdict.score is not None
     ]
-    return -max(shown)[2] if shown else None
+    return -max(ranked)[-1] if ranked else None
 
 
 def _look_at_all(
@@ -130,7 +140,7 @@ def _look_at(
     detected = engine.detect(list(readable.values())) if readable else []
     faces = dict(zip(readable, detected, strict=True))
     crops = [
-        engine.align(picture, face)
+        _aligned(engine, picture, face)
         for place, picture in readable.items()
         for face in faces[place][:limit]
     ]
@@ -139,19 +149,30 @@ def _look_at(
     return [(tuple(faces.get(place, ())), part) for place, part in enumerate(vectors)]
 
 
-def _embed(engine: FaceEngine, crops: Sequence[Picture]) -> Vectors:
+def _aligned(engine: FaceEngine, picture: Picture, face: Face) -> Picture | None:
+    """The aligned face, None for one whose points are none: others need not suffer for it."""
+    try:
+        return engine.align(picture, face)
+    except FaceError:
+        return None
+
+
+def _embed(engine: FaceEngine, crops: Sequence[Picture | None]) -> Vectors:
+    """Embed crops, float32 [n, d]; a crop that is none gets zeros, which match nothing."""
     length = engine.model.dimensions
-    parts = [np.empty((0, length), dtype=np.float32)]
-    for start in range(0, len(crops), _MOST_CROPS):
-        some = crops[start : start + _MOST_CROPS]
+    places = [place for place, crop in enumerate(crops) if crop is not None]
+    whole = [crop for crop in crops if crop is not None]
+    found = np.zeros((len(crops), length), dtype=np.float32)
+    for start in range(0, len(whole), _MOST_CROPS):
+        some = whole[start : start + _MOST_CROPS]
         vectors = engine.embed(some)
         if vectors.shape != (len(some), length):
             raise FaceError(
                 f"{engine.model} gave embeddings of shape {list(vectors.shape)} for {len(some)} "
                 f"faces; [{len(some)}, {length}] was expected."
             )
-        parts.append(vectors)
-    return np.concatenate(parts)
+        found[places[start : start + len(some)]] = vectors
+    return found
 
 
 def _unreadable(picture: Picture | Unreadable) -> str:

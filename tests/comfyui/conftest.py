@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 
@@ -22,3 +24,11 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def references(comfyui):
+    """The folder of saved references, emptied afterwards."""
+    folder = comfyui.user_dir / "animation_studio" / "references"
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)

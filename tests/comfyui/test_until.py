@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from animation_studio.errors import PromptFailedError
-from tests.support.face_graphs import JUDGE, fields, node, noise, put, report_of, sampling, shown
+from tests.support.face_graphs import JUDGE, fields, node, noise, put, report_of, sampling
 from tests.support.pictures import pixels, saved
+from tests.support.prompts import bundled, changed
 
 LUCA, OTHERS = "astronaut/1", ("sample3/1", "t1/3")
 
@@ -95,8 +96,11 @@ def test_goes_on_until_one_passes_and_never_samples_a_seed_twice(comfyui, faces)
     [picture] = kept(comfyui, first)
     assert (pixels(picture) == pixels(comfyui.input_dir / faces[0])).all()
 
-    # The same again: ComfyUI's cache. Two wanted: what was judged counts and is not sampled.
-    assert not decodes(comfyui) - before - made
+    # The same again: ComfyUI's cache.
+    comfyui.run(until(faces, "first"))
+    assert decodes(comfyui) - before == made
+
+    # Two wanted: what was judged counts and is not sampled.
     second = comfyui.run(until(faces, "first", wanted=2, tries=30))
     report = report_of(comfyui, second)
     assert report["tries"]["judged_before"] == list(range(100, 100 + made))
@@ -104,10 +108,12 @@ def test_goes_on_until_one_passes_and_never_samples_a_seed_twice(comfyui, faces)
     assert sum(fields(report, "keep")) == 2
     assert len(kept(comfyui, second)) == 2
 
-    # A seed in between starts among judged ones.
-    third = comfyui.run(until(faces, "first", seed=101, wanted=1))
-    report = report_of(comfyui, third)
-    assert report["tries"]["made"] == 0 or made == 1
+    # A run that begins in the middle counts what is there as well.
+    last = report["tries"]["seeds"][-1]
+    third = report_of(comfyui, comfyui.run(until(faces, "first", seed=last)))
+    assert third["tries"] | {"limit": 0} == {
+        "wanted": 1, "limit": 0, "made": 0, "seeds": [last], "judged_before": [last],
+    }  # fmt: skip
     # Another recipe knows none of them.
     other = report_of(comfyui, comfyui.run(until(faces, "another text")))
     assert other["tries"]["judged_before"] == []
@@ -136,8 +142,10 @@ def test_spent_tries_are_a_normal_result_and_the_next_run_goes_on(comfyui, faces
     assert again["tries"]["judged_before"] == [100, 101]
     assert decodes(comfyui) - before == 4
 
-    best = comfyui.run(until(only_others, "spent", tries=2, when_none="pass the best"))
-    assert len(kept(comfyui, best)) <= 1
+    best = comfyui.run(until(only_others[:1], "best", tries=2, when_none="pass the best"))
+    assert report_of(comfyui, best)["totals"]["kept"] == 0
+    [picture] = kept(comfyui, best)
+    assert (pixels(picture) == pixels(comfyui.input_dir / only_others[0])).all()
 
 
 def test_other_references_judge_the_same_pictures_without_sampling(comfyui, faces):
@@ -199,28 +207,93 @@ def test_pictures_are_saved_with_their_seed(comfyui, faces):
         for line in one["lines"]
     ]
     assert any(line.startswith("1 of 1 found") for line in lines)
-    assert shown(result, "until")[0]
+    # The history's entry of the node itself is none of a step on the way.
+    assert "until" not in result.outputs
 
 
-def test_a_strangers_plan_writes_nowhere(comfyui, faces):
+def test_a_strangers_plan_is_refused(comfyui, faces):
     plan = {
         "request": {"characters": ["luca"], "engine": "dlib"},
-        "recipe": "../../../../escaped", "seed": 1, "wanted": 1, "limit": 1, "pass_best": False,
-        "sampling": {}, "key": "", "state": "", "waiting": 1,
+        "recipe": "b" * 32, "lasting": True, "seed": 1, "wanted": 1, "limit": 1, "pass_best": False,
+        "sampling": {"id": "x"}, "key": "", "state": "", "waiting": 1,
     }  # fmt: skip
     nodes = until(faces, "stranger")
     links = {name: nodes["until"]["inputs"][name] for name in ("model", "positive", "negative")}
     graph = {
         **{key: nodes[key] for key in ("ckpt", "positive", "latent", "pictures", "vae")},
+        "one": node("LoadImage", image=faces[0]),
         "try": node(
             "AnimStudio_JudgeTry",
-            images=["pictures", 0], latent=["latent", 0], vae=["vae", 0], **links,
+            images=["one", 0], latent=["latent", 0], vae=["vae", 0], **links,
         ),
         "save": node("SaveImage", images=["try", 0], filename_prefix="stranger"),
     }  # fmt: skip
-    for text in (json.dumps(plan), json.dumps({**plan, "recipe": "a" * 32, "limit": -1}), "", "[]"):
+    for text in (json.dumps(plan), f"{'0' * 64} {json.dumps(plan)}", "", "\udcff"):
         graph["text"] = node("PrimitiveString", value=text)
         graph["try"]["inputs"]["plan"] = ["text", 0]
-        with pytest.raises(PromptFailedError, match="Until Consistent"):
+        with pytest.raises(PromptFailedError, match="Until Consistent did not write this"):
             comfyui.run(graph)
-    assert not list(comfyui.user_dir.parent.rglob("escaped*"))
+    assert not (comfyui.user_dir / "animation_studio" / "judged" / ("b" * 32)).exists()
+
+
+def test_a_list_of_latents_is_refused(comfyui, faces):
+    prompt = until(faces, "list", batch=2)
+    prompt["list"] = node("RebatchLatents", latents=["latent", 0], batch_size=1)
+    prompt["until"]["inputs"]["latent"] = ["list", 0]
+    before = decodes(comfyui)
+    with pytest.raises(PromptFailedError, match="latent: 2 values came as a list"):
+        comfyui.run(prompt)
+    assert decodes(comfyui) == before
+
+
+def test_seeds_that_could_not_be_read_are_judged_too(comfyui, faces):
+    prompt = until(faces[:1], "nan", tries=2)
+    prompt["nan"] = node("Test_OddPicture", kind="nan", images=["pictures", 0])
+    prompt["vae"]["inputs"]["images"] = ["nan", 0]
+    report = report_of(comfyui, comfyui.run(prompt))
+    assert report["totals"]["unreadable"] == 2
+    assert "NaN" in report["pictures"][0]["reason"]
+    again = report_of(comfyui, comfyui.run(prompt))
+    assert again["tries"]["judged_before"] == [100, 101]
+    assert again["tries"]["seeds"] == [100, 101, 102, 103]
+
+
+def test_a_changed_file_is_another_recipe(comfyui, faces):
+    prompt = until(faces[1:], "files", tries=1)
+    prompt["own"] = node("LoadImage", image=faces[0])
+    prompt["latent"] = node("VAEEncode", pixels=["own", 0], vae=["ckpt", 2])
+    first = report_of(comfyui, comfyui.run(prompt))
+    assert first["tries"]["made"] == 1
+    shutil.copyfile(comfyui.input_dir / faces[1], comfyui.input_dir / faces[0])
+    second = report_of(comfyui, comfyui.run(prompt))
+    assert second["tries"]["judged_before"] == []
+    assert second["tries"]["made"] == 1
+
+
+def test_after_a_restart_nothing_is_sampled_again(comfyui, faces, start_comfyui):
+    prompt = bundled("luca_until_consistent")
+    prompt["shown"] = node("Test_Pictures", names=" ".join(faces[1:]))
+    prompt["vae"] = node("Test_FaceVAE", images=["shown", 0])
+    prompt = changed(
+        prompt, "AnimStudio_UntilConsistent", vae=["vae", 0], steps=1, tries=3, engine="dlib"
+    )
+    first = report_of(comfyui, comfyui.run(prompt))
+    assert first["tries"]["made"] == 3
+
+    other = start_comfyui(test_packs=True)
+    shutil.copytree(comfyui.user_dir / "animation_studio", other.user_dir / "animation_studio")
+    for name in faces:
+        shutil.copyfile(comfyui.input_dir / name, other.input_dir / name)
+    second = report_of(other, other.run(prompt))
+    assert second["tries"]["judged_before"] == first["tries"]["seeds"]
+    assert second["tries"]["made"] == decodes(other) == 3
+
+
+def test_a_character_that_cannot_have_a_folder_is_nobodys_trouble(comfyui, faces):
+    presets = comfyui.config_dir / "character_presets.yaml"
+    before = presets.read_bytes()
+    presets.write_bytes(before + b"\ncon: {character_name: Con, lora_name: luca}\n")
+    try:
+        assert report_of(comfyui, comfyui.run(until(faces, "odd id", tries=40)))["totals"]["kept"] == 1
+    finally:
+        presets.write_bytes(before)

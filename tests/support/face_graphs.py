@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,25 @@ from tests.support.faces import EDITS, KNOWN_FACES, portrait
 from tests.support.pictures import saved
 
 __all__ = [
+    "FILTER",
     "JUDGE",
+    "LUCA",
+    "OTHER",
     "SIZE",
+    "THIRD",
     "fields",
+    "files",
+    "judged",
     "known",
+    "make",
+    "make_luca",
     "node",
     "noise",
     "put",
     "report_of",
     "sampling",
     "shown",
+    "take",
 ]
 
 # Portraits are brought to one size, so that a latent's pictures make a batch.
@@ -38,6 +48,9 @@ JUDGE: dict[str, Any] = {
     "which_face": "best match",
     "when_none": "block",
 }
+FILTER = {**JUDGE, "no_face": "reject", "keep_at_most": 0}
+# Three people of tests/support/faces.py.
+LUCA, OTHER, THIRD = "astronaut/1", "sample3/2", "t1/3"
 
 
 def node(class_type: str, **inputs: Any) -> dict[str, Any]:
@@ -90,3 +103,57 @@ def shown(result, key: str) -> tuple[list[str], list[str]]:
 def fields(report: dict[str, Any], name: str) -> list[Any]:
     """Return one field of every picture of a report."""
     return [picture[name] for picture in report["pictures"]]
+
+
+def make(comfyui, names, character="luca", **inputs):
+    values = {"which_face": "largest", "save": True, "engine": "dlib", **inputs}
+    return comfyui.run(
+        {
+            "pictures": node("Test_Pictures", names=" ".join(names)),
+            "refs": node(
+                "AnimStudio_FaceReferences",
+                images=["pictures", 0],
+                character=character,
+                **values,
+            ),
+        }
+    )
+
+
+def make_luca(comfyui, pictures):
+    names = [
+        put(comfyui, pictures, f"luca_{edit}", LUCA, edit)
+        for edit in ("crop", "darker", "jpeg", "smaller", "rotated")
+    ]
+    return make(comfyui, names)
+
+
+def judged(comfyui, names, extra=None, **inputs):
+    """Filter pictures of the input folder; everything that comes out is saved."""
+    prompt = {
+        "pictures": node("Test_Pictures", names=" ".join(names)),
+        "filter": node(
+            "AnimStudio_ConsistencyFilter", **{**FILTER, "images": ["pictures", 0], **inputs}
+        ),
+        "kept": take(["filter", 0], "kept"),
+        "rejected": take(["filter", 1], "rejected"),
+        "best": take(["filter", 2], "best"),
+        "annotated": node("SaveImage", images=["filter", 5], filename_prefix="annotated"),
+        "report": node(
+            "AnimStudio_SaveReport",
+            report=["filter", 4],
+            filename_prefix="report",
+            contact_sheet=["filter", 6],
+        ),
+        **(extra or {}),
+    }
+    return comfyui.run(prompt)
+
+
+def take(images, name):
+    return node("AnimStudio_SaveTake", images=images, filename_prefix=name, report=["filter", 4])
+
+
+def files(comfyui, result, key, kind="images"):
+    output = result.outputs.get(key, {}).get(kind, [])
+    return [Path(comfyui.output_dir, one["subfolder"], one["filename"]) for one in output]
