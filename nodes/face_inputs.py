@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from ..animation_studio.bridge import consistency, face_engines, face_references, studio
+from ..animation_studio.bridge import face_engines, studio
 from ..animation_studio.registry import NONE
 from .choices import problem_of
 from .types import LookType, ReferencesType
+
+# What works on faces is imported where it is used, so that it costs nothing at ComfyUI's start.
+if TYPE_CHECKING:
+    from ..animation_studio.bridge import consistency
 
 __all__ = [
     "CHARACTERS",
@@ -92,8 +96,8 @@ def judge_inputs() -> list[io.Input]:
     return [
         io.Float.Input(
             "threshold",
-            default=consistency.AUTO_THRESHOLD,
-            min=consistency.AUTO_THRESHOLD,
+            default=face_engines.AUTO_THRESHOLD,
+            min=face_engines.AUTO_THRESHOLD,
             max=1.0,
             step=0.01,
             tooltip="The score from which a face is the character. -1 takes the character's own "
@@ -130,6 +134,8 @@ def link_inputs() -> list[io.Input]:
 
 def judge_request(values: Mapping[str, Any]) -> consistency.JudgeRequest:
     """Return the request that a node's widgets make."""
+    from ..animation_studio.bridge import consistency
+
     return consistency.JudgeRequest(
         characters=[values[name] for name in CHARACTERS if values.get(name, NONE) != NONE],
         **{
@@ -150,6 +156,8 @@ def judge_request(values: Mapping[str, Any]) -> consistency.JudgeRequest:
 
 def given(values: Mapping[str, Any]) -> consistency.Given:
     """Return what a node's links gave."""
+    from ..animation_studio.bridge import consistency
+
     return consistency.Given(
         look=values.get("look"),
         references=values.get("references") or (),
@@ -173,6 +181,8 @@ def fingerprint(values: Mapping[str, Any], names: tuple[str, ...] = CHARACTERS) 
 
     A node with is_input_list gets lists, others plain values; what comes by link is None.
     """
+    from ..animation_studio.bridge import face_references
+
     plain = plain_values(values)
     chosen = [plain.get(name) for name in names]
     characters = [one for one in chosen if isinstance(one, str) and one != NONE]

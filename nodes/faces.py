@@ -7,13 +7,7 @@ from typing import Any
 from comfy_api.latest import io, ui
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ..animation_studio.bridge import (
-    consistency,
-    face_calibration,
-    face_engines,
-    face_references,
-    studio,
-)
+from ..animation_studio.bridge import face_engines, studio
 from ..animation_studio.registry import NONE
 from .face_inputs import (
     CHARACTERS,
@@ -99,12 +93,16 @@ class FaceReferences(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, character: list[str] | None, **_: Any) -> str:
         """Change when saved references are deleted, and when `auto` may be another engine."""
+        from ..animation_studio.bridge import face_references
+
         lost = face_references.lost_references(character[0]) if character else 0
         return f"{face_engines.engine_state()} {lost}"
 
     @classmethod
     def execute(cls, images: list[Any], **lists: list[Any]) -> io.NodeOutput:
         """Make the references."""
+        from ..animation_studio.bridge import face_references
+
         values = plain_values(lists)
         made = face_references.make_references(
             images,
@@ -226,6 +224,8 @@ class ConsistencyFilter(io.ComfyNode):
     @classmethod
     def check_lazy_status(cls, **lists: list[Any]) -> list[str]:
         """Ask for the pictures once everything that judges them is known to be there."""
+        from ..animation_studio.bridge import consistency
+
         values = plain_values(lists)
         consistency.panel_for(judge_request(values), given(values))
         return ["images"]
@@ -233,6 +233,8 @@ class ConsistencyFilter(io.ComfyNode):
     @classmethod
     def execute(cls, images: list[Any], **lists: list[Any]) -> io.NodeOutput:
         """Judge the pictures."""
+        from ..animation_studio.bridge import consistency
+
         values = plain_values(lists)
         done = consistency.filter_pictures(
             images,
@@ -313,6 +315,8 @@ class CalibrateThreshold(io.ComfyNode):
     @classmethod
     def execute(cls, **values: Any) -> io.NodeOutput:
         """Measure and propose."""
+        from ..animation_studio.bridge import face_calibration
+
         done = face_calibration.calibrate_threshold(
             [values[name] for name in _CALIBRATED if values.get(name, NONE) != NONE],
             engine=values["engine"],

@@ -6,7 +6,6 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..animation_studio.bridge import takes
 from .types import CATEGORY, LookType, SamplingType
 
 __all__ = ["SaveTake"]
@@ -65,6 +64,9 @@ class SaveTake(io.ComfyNode):
         report: str = "",
     ) -> io.NodeOutput:
         """Save the pictures."""
+        # Here, so that records and their models cost nothing at ComfyUI's start.
+        from ..animation_studio.bridge import takes
+
         context = takes.TakeContext(
             prompt=cls.hidden.prompt or {},
             node=str(cls.hidden.unique_id),

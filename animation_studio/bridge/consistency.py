@@ -14,7 +14,7 @@ from ..errors import FaceError
 from ..registry import NONE
 from . import studio
 from .environment import versions
-from .face_engines import AUTO, CLIP_VISION, engine_for
+from .face_engines import AUTO, AUTO_THRESHOLD, CLIP_VISION, engine_for
 from .face_pictures import batches_of, pictures_of, single_images
 from .face_references import references_of
 from .images import to_image
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from .comfy_types import ClipVision
 
 __all__ = [
-    "AUTO_THRESHOLD",
     "Filtered",
     "Given",
     "JudgeRequest",
@@ -48,9 +47,6 @@ __all__ = [
     "readable",
     "verdict_lines",
 ]
-
-# The widget's word for "the character's own".
-AUTO_THRESHOLD = -1.0
 
 
 _GUESS = (

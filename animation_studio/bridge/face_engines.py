@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from ..faces.engine import FaceEngine, ModelId, Picture
     from .comfy_types import ClipVision
 
-__all__ = ["AUTO", "CLIP_VISION", "engine_for", "engine_names", "engine_state"]
+__all__ = ["AUTO", "AUTO_THRESHOLD", "CLIP_VISION", "engine_for", "engine_names", "engine_state"]
 
 CLIP_VISION = "clip_vision"
+# The widget's word for "the character's own".
+AUTO_THRESHOLD = -1.0
 # Crops of 224x224 in one forward pass: a ViT-H then stays under 2 GB in half precision.
 _CLIP_BATCH = 16
 
