@@ -27,9 +27,11 @@ __all__ = [
     "given",
     "judge_inputs",
     "judge_request",
+    "judged_characters",
     "link_inputs",
     "plain_values",
     "score_input",
+    "verdict_outputs",
     "when_none_input",
 ]
 
@@ -114,6 +116,37 @@ def judge_inputs() -> list[io.Input]:
             "largest faces count, one for each character. all: there must be nobody else.",
         ),
     ]
+
+
+def judged_characters() -> list[io.Input]:
+    """Return the combos of the characters that must be in a picture."""
+    return character_inputs(
+        "Who must be in the picture. none: the characters of the linked references, or the look's."
+    )
+
+
+def verdict_outputs() -> dict[str, io.Output]:
+    """Return the outputs that every judging node has, by name."""
+    outputs = (
+        io.Image.Output(
+            "best", display_name="best", tooltip="The picture with the best score, kept or not."
+        ),
+        io.Float.Output(
+            "scores",
+            display_name="scores",
+            is_output_list=True,
+            tooltip="One score a picture, in order; -1 where there is no face.",
+        ),
+        io.String.Output(
+            "report", display_name="report", tooltip="Everything about this run, as JSON."
+        ),
+        io.Image.Output(
+            "contact_sheet",
+            display_name="contact sheet",
+            tooltip="All pictures and verdicts in one.",
+        ),
+    )
+    return {output.id: output for output in outputs}
 
 
 def link_inputs() -> list[io.Input]:

@@ -20,9 +20,11 @@ from .face_inputs import (
     given,
     judge_inputs,
     judge_request,
+    judged_characters,
     link_inputs,
     plain_values,
     score_input,
+    verdict_outputs,
     when_none_input,
 )
 from .report import report_ui
@@ -132,6 +134,7 @@ class ConsistencyFilter(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node with the characters and engines that are there now."""
         engine, clip_vision = engine_inputs()
+        judged = verdict_outputs()
         return io.Schema(
             node_id="AnimStudio_ConsistencyFilter",
             display_name="Consistency Filter",
@@ -147,10 +150,7 @@ class ConsistencyFilter(io.ComfyNode):
                     lazy=True,
                     tooltip="The candidates: a batch, or a list of any sizes.",
                 ),
-                *character_inputs(
-                    "Who must be in the picture. none: the characters of the linked references, or "
-                    "the look's."
-                ),
+                *judged_characters(),
                 engine,
                 *judge_inputs(),
                 io.Combo.Input(
@@ -183,31 +183,16 @@ class ConsistencyFilter(io.ComfyNode):
                     is_output_list=True,
                     tooltip="What did not, in the order it came.",
                 ),
-                io.Image.Output(
-                    "best",
-                    display_name="best",
-                    tooltip="The picture with the best score, kept or not.",
-                ),
-                io.Float.Output(
-                    "scores",
-                    display_name="scores",
-                    is_output_list=True,
-                    tooltip="One score a picture, in order; -1 where there is no face.",
-                ),
-                io.String.Output(
-                    "report", display_name="report", tooltip="Everything about this run, as JSON."
-                ),
+                judged["best"],
+                judged["scores"],
+                judged["report"],
                 io.Image.Output(
                     "annotated",
                     display_name="annotated",
                     is_output_list=True,
                     tooltip="Every picture with its faces boxed and scored.",
                 ),
-                io.Image.Output(
-                    "contact_sheet",
-                    display_name="contact sheet",
-                    tooltip="All pictures and verdicts in one.",
-                ),
+                judged["contact_sheet"],
             ],
         )
 

@@ -12,15 +12,16 @@ from comfy_execution.graph_utils import ExecutionBlocker, GraphBuilder, is_link
 from ..animation_studio.errors import FaceError
 from .face_inputs import (
     PASS_BEST,
-    character_inputs,
     check_character,
     engine_inputs,
     fingerprint,
     given,
     judge_inputs,
     judge_request,
+    judged_characters,
     link_inputs,
     plain_values,
+    verdict_outputs,
     when_none_input,
 )
 from .report import report_ui
@@ -54,6 +55,7 @@ class UntilConsistent(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node with the characters and engines that are there now."""
         engine, clip_vision = engine_inputs()
+        judged = verdict_outputs()
         return io.Schema(
             node_id="AnimStudio_UntilConsistent",
             display_name="Until Consistent",
@@ -105,10 +107,7 @@ class UntilConsistent(io.ComfyNode):
                     step=0.01,
                     tooltip="As for a KSampler.",
                 ),
-                *character_inputs(
-                    "Who must be in the picture. none: the characters of the linked references, or "
-                    "the look's."
-                ),
+                *judged_characters(),
                 engine,
                 *judge_inputs(),
                 io.Int.Input(
@@ -127,17 +126,8 @@ class UntilConsistent(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output("kept", display_name="kept", tooltip="The pictures that passed."),
-                io.Image.Output(
-                    "best",
-                    display_name="best",
-                    tooltip="The picture with the best score, kept or not.",
-                ),
-                io.Float.Output(
-                    "scores",
-                    display_name="scores",
-                    is_output_list=True,
-                    tooltip="The score of every picture judged; -1 where there is no face.",
-                ),
+                judged["best"],
+                judged["scores"],
                 io.Int.Output(
                     "seeds",
                     display_name="seeds",
@@ -149,14 +139,8 @@ class UntilConsistent(io.ComfyNode):
                     display_name="tries made",
                     tooltip="How many seeds this run sampled.",
                 ),
-                io.String.Output(
-                    "report", display_name="report", tooltip="Everything about this run, as JSON."
-                ),
-                io.Image.Output(
-                    "contact_sheet",
-                    display_name="contact sheet",
-                    tooltip="All pictures and verdicts in one.",
-                ),
+                judged["report"],
+                judged["contact_sheet"],
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
         )

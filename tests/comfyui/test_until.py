@@ -294,6 +294,7 @@ def test_a_character_that_cannot_have_a_folder_is_nobodys_trouble(comfyui, faces
     before = presets.read_bytes()
     presets.write_bytes(before + b"\ncon: {character_name: Con, lora_name: luca}\n")
     try:
-        assert report_of(comfyui, comfyui.run(until(faces, "odd id", tries=40)))["totals"]["kept"] == 1
+        report = report_of(comfyui, comfyui.run(until(faces, "odd id", tries=40)))
+        assert report["totals"]["kept"] == 1
     finally:
         presets.write_bytes(before)
