@@ -230,6 +230,33 @@ def test_a_picture_with_all_characters_is_better_than_a_higher_score_of_one():
     assert best_of(verdicts) == 1
 
 
+def test_a_kept_picture_is_better_than_a_rejected_one_with_a_higher_score():
+    # The second shows luca more exactly, and a stranger beside.
+    settings = JudgeSettings(which="all")
+    verdicts = judge(SquareFaces(), [row(20), row(11, 90)], [subject()], settings)
+    assert [verdict.keep for verdict in verdicts] == [True, False]
+    assert verdicts[1].score > verdicts[0].score
+    assert best_of(verdicts) == 0
+
+
+class OnceUnaligned(SquareFaces):
+    """Cannot align the first face that it is given."""
+
+    failed = False
+
+    def align(self, picture, face):
+        if not self.failed:
+            self.failed = True
+            raise FaceError("the five points lie in one place")
+        return super().align(picture, face)
+
+
+def test_a_face_that_cannot_be_aligned_costs_only_itself():
+    verdicts = judge(OnceUnaligned(), [row(11), row(11)], [subject()])
+    assert [verdict.keep for verdict in verdicts] == [False, True]
+    assert verdicts[0].reason
+
+
 def test_a_saved_picture_finds_its_verdict():
     picture = row(11)[:, ::-1]  # not contiguous
     verdict = one(picture)
