@@ -7,11 +7,12 @@ import hashlib
 import os
 import stat
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 
 from .errors import StudioError
 
-__all__ = ["file_stamp", "read_limited", "sha256_of", "write_atomically"]
+__all__ = ["file_stamp", "known_sha256", "read_limited", "sha256_of", "write_atomically"]
 
 _CHUNK = 1 << 20
 # Asking for it means setting it, for the whole process: once, before there are threads.
@@ -74,6 +75,17 @@ def sha256_of(path: Path) -> str:
         while piece := file.read(_CHUNK):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def known_sha256(path: Path) -> str:
+    """Return `sha256_of(path)`, read again only when the file's time or size is another."""
+    info = path.stat()
+    return _sha256_of_stamp(path, info.st_mtime_ns, info.st_size)
+
+
+@lru_cache(maxsize=1024)
+def _sha256_of_stamp(path: Path, mtime_ns: int, size: int) -> str:
+    return sha256_of(path)
 
 
 def file_stamp(path: Path) -> str:

@@ -278,7 +278,7 @@ def _try(step: until.NextTry, links: Mapping[str, Any], shown: Any) -> io.NodeOu
     graph = GraphBuilder()
     sampled = graph.node(
         "KSampler",
-        seed=step.seed,
+        seed=step.plan.waiting,
         **step.plan.sampling,
         **{name: links[name] for name in ("model", "positive", "negative")},
         latent_image=links["latent"],

@@ -41,13 +41,12 @@ __all__ = [
     "Given",
     "JudgeRequest",
     "Panel",
+    "best_score",
     "filter_pictures",
     "judge_with_progress",
     "panel_for",
     "readable",
-    "verdict_lines",
 ]
-
 
 _GUESS = (
     "the threshold of {} is a guess: clip_vision's scores depend on its model. Use Calibrate "
@@ -114,8 +113,8 @@ class Filtered:
     """Pictures judged: tensors in the order they came, scores, report, and what the node shows.
 
     `kept`, `rejected` and `annotated` are lists of batches of one size; pictures that cannot be
-    read are in neither of the first two. `scores` has one number a
-    picture, -1 where there is no face to score.
+    read are in neither of the first two. `scores` has one number a picture, -1 where there is no
+    face to score.
     """
 
     kept: list[torch.Tensor]
@@ -136,6 +135,7 @@ def panel_for(request: JudgeRequest, given: Given) -> Panel:
     Raises FaceError where nobody is named, where references do not fit the engine, and as
     `engine_for` and `references_of` do.
     """
+    from ..faces.judge import check_subjects
     from ..faces.verdict import Subject
 
     engine = engine_for(request.engine, given.clip_vision)
@@ -150,12 +150,8 @@ def panel_for(request: JudgeRequest, given: Given) -> Panel:
     subjects = []
     for name in dict.fromkeys(names):
         references = linked.get(name) or references_of(name, engine)
-        if references.model.sha256 != engine.model.sha256:
-            raise FaceError(
-                f"the linked references of {name!r} were made by {references.model}, and "
-                f"{engine.model} is to judge. Choose one engine in both nodes."
-            )
         subjects.append(Subject(references, _threshold(name, request.threshold, engine)))
+    check_subjects(engine, subjects)
     warnings = [*engine.warnings, *(text for one in subjects for text in one.references.warnings)]
     guessed = [one for one in subjects if one.threshold == engine.default_threshold]
     if engine.model.engine == CLIP_VISION and guessed:
@@ -221,7 +217,7 @@ def filter_pictures(
         for one, verdict in zip(singles, verdicts, strict=True)
         if not verdict.keep and not verdict.unreadable
     ]
-    lines, warnings = verdict_lines(panel, verdicts), list(panel.warnings)
+    lines, warnings = _lines(panel, verdicts), list(panel.warnings)
     if unreadable := [verdict.index + 1 for verdict in verdicts if verdict.unreadable]:
         numbers = ", ".join(map(str, unreadable))
         warnings.append(f"left out of kept and rejected, since they cannot be read: {numbers}")
@@ -263,8 +259,8 @@ def _pixels(picture: Picture | Unreadable, verdict: PictureVerdict) -> Picture:
     return np.zeros((height, width, 3), np.uint8)
 
 
-def verdict_lines(panel: Panel, verdicts: Sequence[PictureVerdict]) -> list[str]:
-    """Return what a node shows of verdicts: who judged, the totals, and a line a picture."""
+def _lines(panel: Panel, verdicts: Sequence[PictureVerdict]) -> list[str]:
+    """What a node shows of verdicts: who judged, the totals, and a line a picture."""
     kept = sum(verdict.keep for verdict in verdicts)
     who = ", ".join(
         f"{one.references.name} from {one.threshold:.2f}, {len(one.references.vectors)} references"
@@ -277,8 +273,12 @@ def verdict_lines(panel: Panel, verdicts: Sequence[PictureVerdict]) -> list[str]
     return [*head, *(f"{one.index + 1}: {one.reason}" for one in verdicts)]
 
 
-def _nothing_passed(verdicts: Sequence[PictureVerdict], *, pass_best: bool) -> str:
+def best_score(verdicts: Sequence[PictureVerdict]) -> str:
+    """Return the best score in words, for a message that too few passed."""
     scores = [verdict.score for verdict in verdicts if verdict.score is not None]
-    best = f"the best score is {max(scores):.2f}" if scores else "no picture has a face to score"
+    return f"the best score is {max(scores):.2f}" if scores else "no picture has a face to score"
+
+
+def _nothing_passed(verdicts: Sequence[PictureVerdict], *, pass_best: bool) -> str:
     then = "the best picture is passed on" if pass_best else "what comes after `kept` is not run"
-    return f"none of {len(verdicts)} pictures passed, {best}: {then}"
+    return f"none of {len(verdicts)} pictures passed, {best_score(verdicts)}: {then}"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..faces.engine import FaceEngine, ModelId, Picture
-    from .comfy_types import ClipVision
+    from .comfy_types import ClipVision, ClipVisionOutput
 
 __all__ = ["AUTO", "AUTO_THRESHOLD", "CLIP_VISION", "engine_for", "engine_names", "engine_state"]
 
@@ -88,12 +88,12 @@ def _encode(clip_vision: ClipVision, crops: Sequence[Picture]) -> NDArray[np.flo
     return np.concatenate(parts)
 
 
-def _pooled(encoded: object) -> torch.Tensor:
+def _pooled(encoded: ClipVisionOutput) -> torch.Tensor:
     """One vector a picture: the projected embedding, or the mean of the patches without one."""
     embeds: torch.Tensor | None = getattr(encoded, "image_embeds", None)
     if embeds is not None and embeds.ndim == 2:
         return embeds
-    states: torch.Tensor = encoded.last_hidden_state  # type: ignore[attr-defined]
+    states: torch.Tensor = encoded.last_hidden_state
     return states.mean(dim=1)
 
 

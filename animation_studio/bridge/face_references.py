@@ -28,6 +28,7 @@ __all__ = [
     "WhichFace",
     "lost_references",
     "make_references",
+    "reference_files",
     "references_fingerprint",
     "references_of",
 ]

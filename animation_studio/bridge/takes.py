@@ -15,11 +15,12 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ..errors import StudioError
+from ..faces.report import verdicts_by_picture
+from ..faces.verdict import picture_sha256
 from ..files import write_atomically
 from ..registry import Look, SamplingValues
 from ..runs.provenance import Prompt, PromptGraph, linked_node
 from ..runs.record import Record, entry_records
-from ..runs.verdicts import picture_hash, verdicts_by_picture
 from .environment import versions
 from .images import to_bytes
 from .outputs import place
@@ -77,7 +78,7 @@ def save_takes(images: torch.Tensor, prefix: str, context: TakeContext) -> Saved
             "batch_index": index,
             "batch_size": len(pictures),
         }
-        own["consistency"] = verdicts.get(picture_hash(picture)) if verdicts else None
+        own["consistency"] = verdicts.get(picture_sha256(picture)) if verdicts else None
         text = record.model_copy(update=own).as_json()
         _write_pair(where.folder / f"{stem}.png", _png(picture, context, text), text)
         for names, suffix in ((saved.images, "png"), (saved.records, "json")):

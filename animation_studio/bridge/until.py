@@ -20,7 +20,15 @@ from pydantic import BaseModel, ConfigDict
 from ..errors import FaceError
 from ..registry import content_hash
 from ..runs.judged import JudgedPictures
-from .consistency import Given, JudgeRequest, Panel, judge_with_progress, panel_for, readable
+from .consistency import (
+    Given,
+    JudgeRequest,
+    Panel,
+    best_score,
+    judge_with_progress,
+    panel_for,
+    readable,
+)
 from .environment import versions
 from .face_pictures import pictures_of
 from .folders import judged_folder
@@ -108,9 +116,8 @@ def _seal(text: str) -> str:
 
 @dataclass(frozen=True)
 class NextTry:
-    """The seed to sample now, the plan that goes with it, and what the node shows meanwhile."""
+    """The plan with the seed to sample now in `waiting`, and what the node shows meanwhile."""
 
-    seed: int
     plan: Plan
     lines: list[str]
 
@@ -180,16 +187,17 @@ def advance(plan: Plan, given: Given, images: torch.Tensor | None = None) -> Nex
     if images is not None and plan.waiting is not None:
         plan = _take_in(plan, plan.waiting, images)
     there = _store().seeds(plan.recipe)
+    key = _panel_key(panel)
     judged = _Judged()
     seed = plan.seed
     while judged.kept < plan.wanted:
-        verdicts = _verdicts_of(plan, panel, seed, there)
+        verdicts = _verdicts_of(plan, panel, key, seed, there)
         if verdicts is None:
             if len(plan.made) >= plan.limit:
                 break
             line = f"try {len(plan.made) + 1} of {plan.limit}: seed {seed}"
             waiting = plan.model_copy(update={"waiting": seed})
-            return NextTry(seed, waiting, [*_lines(plan, panel, judged), line])
+            return NextTry(waiting, [*_lines(plan, panel, judged), line])
         for verdict in verdicts:
             judged.verdicts.append(replace(verdict, index=len(judged.verdicts)))
             judged.seeds.append(seed)
@@ -206,11 +214,10 @@ def _take_in(plan: Plan, seed: int, images: torch.Tensor) -> Plan:
 
 
 def _verdicts_of(
-    plan: Plan, panel: Panel, seed: int, there: set[int]
+    plan: Plan, panel: Panel, key: str, seed: int, there: set[int]
 ) -> list[PictureVerdict] | None:
-    """The verdicts on a seed's pictures, None where it has not been sampled yet."""
+    """The verdicts of the panel `key` on a seed, None where it has not been sampled yet."""
     known = _verdicts.get((plan.recipe, seed), {})
-    key = _panel_key(panel)
     if key in known and (seed in there or seed in plan.made):
         return known[key]
     pictures = _store().get(plan.recipe, seed) if seed in there else None
@@ -331,8 +338,7 @@ def _lines(plan: Plan, panel: Panel, judged: _Judged) -> list[str]:
 
 
 def _too_few(plan: Plan, judged: _Judged, *, pass_best: bool) -> str:
-    scores = [verdict.score for verdict in judged.verdicts if verdict.score is not None]
-    best = f"the best score is {max(scores):.2f}" if scores else "no picture had a face to score"
+    best = best_score(judged.verdicts)
     found = f"{judged.kept} of {plan.wanted} pictures passed after {len(plan.made)} tries, {best}"
     if judged.kept:
         then = "those are passed on"

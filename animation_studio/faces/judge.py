@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ from .verdict import (
     SubjectVerdict,
     Unreadable,
     WhichFace,
+    picture_sha256,
     verdict_of,
 )
 
@@ -38,6 +38,7 @@ __all__ = [
     "Unreadable",
     "WhichFace",
     "best_of",
+    "check_subjects",
     "judge",
 ]
 
@@ -62,7 +63,7 @@ def judge(
     engine's, a picture without a face is an error by the settings, or the engine fails.
     """
     settings = settings or JudgeSettings()
-    _check(engine, subjects)
+    check_subjects(engine, subjects)
     verdicts: list[PictureVerdict] = []
     for seen in _look_at_all(engine, pictures, len(subjects), settings):
         verdicts.append(verdict_of(seen, subjects, settings))
@@ -184,10 +185,11 @@ def _unreadable(picture: Picture | Unreadable) -> str:
 def _sha256(picture: Picture | Unreadable) -> str:
     if isinstance(picture, Unreadable):
         return ""
-    return hashlib.sha256(np.ascontiguousarray(picture).data).hexdigest()
+    return picture_sha256(picture)
 
 
-def _check(engine: FaceEngine, subjects: Sequence[Subject]) -> None:
+def check_subjects(engine: FaceEngine, subjects: Sequence[Subject]) -> None:
+    """Raise FaceError for subjects that `judge` refuses with this engine."""
     if not subjects:
         raise FaceError("No character is given to compare the pictures with.")
     characters: set[str] = set()

@@ -12,13 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
+from ..errors import FaceError
 from .engine import Face, FaceEngine, Metric
 from .judge import JudgeSettings, NoFace, PictureVerdict, Subject, WhichFace, best_of
 from .similarity import ScoreRule
 
-__all__ = ["ConsistencyReport", "Tries", "json_schema", "report_of"]
+__all__ = ["ConsistencyReport", "Tries", "json_schema", "report_of", "verdicts_by_picture"]
 
 NodeName: TypeAlias = Literal["ConsistencyFilter", "UntilConsistent"]
 
@@ -245,3 +246,25 @@ def _totals(verdicts: Sequence[PictureVerdict]) -> Totals:
         unreadable=unreadable,
         best=best_of(verdicts),
     )
+
+
+def verdicts_by_picture(report: str) -> dict[str, dict[str, object]]:
+    """Return the verdicts of a consistency report as plain data, by the picture's `picture_sha256`.
+
+    An empty text gives none. Raises FaceError for a text that is no such report.
+    """
+    if not report:
+        return {}
+    try:
+        parsed = ConsistencyReport.model_validate_json(report)
+    except ValidationError as error:
+        raise FaceError(
+            f"report: this text is no consistency report ({error.error_count()} faults). Connect "
+            "the report output of Consistency Filter or Until Consistent."
+        ) from error
+    engine = parsed.engine.model_dump(mode="json")
+    return {
+        one.picture_sha256: {**one.model_dump(mode="json", exclude={"index"}), "engine": engine}
+        for one in parsed.pictures
+        if one.picture_sha256
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -14,7 +15,7 @@ from .references import References
 from .similarity import ScoreRule, score_against, similarities
 
 if TYPE_CHECKING:
-    from .engine import Vectors
+    from .engine import Picture, Vectors
 
 __all__ = [
     "JudgeSettings",
@@ -25,6 +26,7 @@ __all__ = [
     "SubjectVerdict",
     "Unreadable",
     "WhichFace",
+    "picture_sha256",
     "verdict_of",
 ]
 
@@ -118,6 +120,11 @@ class SeenPicture:
     faces: tuple[Face, ...] = ()
     vectors: Vectors = field(default_factory=lambda: np.empty((0, 0), np.float32))
     unreadable: str = ""
+
+
+def picture_sha256(picture: Picture) -> str:
+    """Return the SHA-256 of a picture's bytes, uint8 [height, width, 3] RGB, row by row."""
+    return hashlib.sha256(np.ascontiguousarray(picture).data).hexdigest()
 
 
 def verdict_of(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
 from ..errors import FaceError
-from ..files import sha256_of
+from ..files import known_sha256
 
 __all__ = ["WeightsStamp", "hash_of_weights", "stamp_of_weights"]
 
@@ -20,9 +19,7 @@ def stamp_of_weights(path: Path) -> WeightsStamp:
     try:
         status = path.stat()
     except OSError as error:
-        raise FaceError(
-            f"{path}: these weights cannot be read ({error.strerror}). Install them again."
-        ) from error
+        raise _unreadable(path, error) from error
     return str(path), status.st_mtime_ns, status.st_size
 
 
@@ -31,14 +28,13 @@ def hash_of_weights(path: Path) -> str:
 
     Raises FaceError when it cannot be read.
     """
-    return _hash(stamp_of_weights(path))
-
-
-@lru_cache(maxsize=32)
-def _hash(stamp: WeightsStamp) -> str:
     try:
-        return sha256_of(Path(stamp[0]))
+        return known_sha256(path)
     except OSError as error:
-        raise FaceError(
-            f"{stamp[0]}: these weights cannot be read ({error.strerror}). Install them again."
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> FaceError:
+    return FaceError(
+        f"{path}: these weights cannot be read ({error.strerror}). Install them again."
+    )

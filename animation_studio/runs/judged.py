@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
 import threading
 from pathlib import Path
@@ -60,7 +59,7 @@ class JudgedPictures:
         folder = self._of(recipe)
         held = {seed for name, seed in self._memory if name == recipe}
         try:
-            names = os.listdir(folder)  # noqa: PTH208 - names are enough, and there can be many
+            names = [file.name for file in folder.iterdir()]
         except OSError:
             return held
         return held | {int(match[1]) for name in names if (match := _NAME.fullmatch(name))}

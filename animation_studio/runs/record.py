@@ -7,13 +7,11 @@ from pathlib import Path, PureWindowsPath
 
 from pydantic import BaseModel, ConfigDict
 
-from ..files import sha256_of
+from ..files import known_sha256
 from ..lora import files_of
 from ..registry import Look, SamplingValues
 
 __all__ = ["EntryRecord", "Record", "entry_records"]
-
-_hashes: dict[tuple[str, int, int], str] = {}
 
 
 class EntryRecord(BaseModel):
@@ -90,17 +88,9 @@ def entry_records(look: Look) -> list[EntryRecord]:
 
 def _file_hashes(path: Path) -> dict[str, str]:
     folder = path if path.is_dir() else path.parent
-    return {file.relative_to(folder).as_posix(): _hash(file) for file in files_of(path)}
+    return {file.relative_to(folder).as_posix(): known_sha256(file) for file in files_of(path)}
 
 
 def _shareable(path: str | None) -> str | None:
     absolute = path is not None and (Path(path).is_absolute() or PureWindowsPath(path).drive)
     return PureWindowsPath(path).name if path is not None and absolute else path
-
-
-def _hash(path: Path) -> str:
-    info = path.stat()
-    key = (str(path), info.st_mtime_ns, info.st_size)
-    if key not in _hashes:
-        _hashes[key] = sha256_of(path)
-    return _hashes[key]

@@ -67,7 +67,7 @@ def show_filter(
     return f"{kept} of {len(verdicts['pictures'])} pictures kept ({reasons})\nReport: {path}"
 
 
-def _prompt() -> dict[str, Any]:
+def _prompt() -> dict[str, object]:
     return {
         "face": _node("LoadImage", image="astronaut.png"),
         "noise": _node("LoadImage", image="noise.png"),
@@ -106,5 +106,5 @@ def _prompt() -> dict[str, Any]:
     }
 
 
-def _node(class_type: str, **inputs: Any) -> dict[str, Any]:  # noqa: ANN401
+def _node(class_type: str, **inputs: object) -> dict[str, object]:
     return {"class_type": class_type, "inputs": inputs}

@@ -20,7 +20,7 @@ SCORES = st.tuples(st.integers(1, 5), st.integers(1, 4)).flatmap(
 
 def merit(scores, thresholds, places):
     pairs = [(face, subject) for subject, face in enumerate(places) if face is not None]
-    passing = sum(bool(scores[face, subject] >= thresholds[subject]) for face, subject in pairs)
+    passing = sum(float(scores[face, subject]) >= thresholds[subject] for face, subject in pairs)
     return passing, sum(float(scores[face, subject]) for face, subject in pairs)
 
 
