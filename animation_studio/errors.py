@@ -6,6 +6,8 @@ StudioError                 everything below; catch this one
 │   └── LoraBaseError       ... because it was made for another base model
 ├── FaceError               a face model, a reference or a picture of a face cannot be used
 ├── ControlError            a control, preprocessor, map or pose cannot be used
+├── ServiceError            a service (language model, voice) did not do what it was asked
+├── GpuError                room on the GPU could not be had, or not be given back
 ├── MissingPackageError     an optional Python package is not installed
 └── RunError                a prompt sent to ComfyUI did not give its result
     ├── ServerUnreachableError  ... because nothing answers at the address
@@ -21,6 +23,7 @@ __all__ = [
     "ConfigError",
     "ControlError",
     "FaceError",
+    "GpuError",
     "LoraBaseError",
     "LoraError",
     "MissingPackageError",
@@ -28,6 +31,7 @@ __all__ = [
     "PromptRejectedError",
     "RunError",
     "ServerUnreachableError",
+    "ServiceError",
     "StudioError",
 ]
 
@@ -54,6 +58,14 @@ class ControlError(StudioError):
 
 class FaceError(StudioError):
     """A face model, a reference embedding or a picture of a face cannot be used."""
+
+
+class ServiceError(StudioError):
+    """A service of services.yaml did not do what it was asked."""
+
+
+class GpuError(StudioError):
+    """Room on the GPU could not be had, or what was paused could not be given back."""
 
 
 class MissingPackageError(StudioError):

@@ -1,0 +1,83 @@
+"""What the arbiter asks of a service, whatever its kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from ..registry.services import ServiceEntry
+
+__all__ = ["Condition", "Proof", "Service", "ServiceState"]
+
+
+class ServiceState(str, Enum):
+    """How a service stands, as it says itself; what it holds is the meter's to say.
+
+    STOPPED: nothing listens at its address. SILENT: somebody does, and no answer came in time.
+    FAILING: it answers, but with an error or not as its kind does; `Condition.detail` says how.
+    """
+
+    AWAKE = "awake"
+    ASLEEP = "asleep"
+    STOPPED = "stopped"
+    SILENT = "silent"
+    FAILING = "failing"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A service's state with what it said. `can_sleep` is False where it was found not to.
+
+    `detail` is one sentence without the service's name: empty where there is nothing to explain.
+    """
+
+    state: ServiceState
+    detail: str = ""
+    can_sleep: bool = True
+
+
+@dataclass(frozen=True)
+class Proof:
+    """That a service works: what it was asked and how long the answer took, in seconds."""
+
+    what: str
+    seconds: float
+
+
+class Service(Protocol):
+    """One service of `services.yaml`. Safe to cancel at every await.
+
+    Every method but `condition` raises ServiceError, whose message names the service, what was
+    asked of it, what it answered and what to do; each ends within its time-out of `entry.timeouts`.
+    """
+
+    @property
+    def key(self) -> str:
+        """Its name in services.yaml."""
+
+    @property
+    def entry(self) -> ServiceEntry:
+        """What services.yaml says of it."""
+
+    @property
+    def can_sleep(self) -> bool:
+        """Whether its kind can give memory back without ending."""
+
+    async def condition(self) -> Condition:
+        """Ask how it stands. Never raises for what a server does; never sends it any work."""
+
+    async def sleep(self, level: int) -> None:
+        """Put it to sleep at level 1 or 2 and return when it says that it is asleep."""
+
+    async def wake(self, level: int) -> None:
+        """Wake it from a sleep of this level and return when it says that it is awake."""
+
+    async def stop(self) -> None:
+        """Run the configured stop command and return when nothing answers any more."""
+
+    async def start(self) -> None:
+        """Run the configured start command and return when its health check passes."""
+
+    async def prove(self) -> Proof:
+        """Let it do the least work there is (a language model: answer one token)."""
