@@ -1,9 +1,10 @@
 """The registry: the user's YAML files as typed entries.
 
-In: folders that hold `lora_registry.yaml`, `character_presets.yaml`, `sdxl_config.yaml` and
-`controlnet_config.yaml` (shipped defaults first, then the user's). Out: a `Registry` of characters,
-entries, quality presets and controls, with every problem located by file, line and key; the prompts
-assembled from them; and the `Look`, what one picture is made of.
+In: folders that hold `lora_registry.yaml`, `character_presets.yaml`, `sdxl_config.yaml`,
+`controlnet_config.yaml` and `services.yaml` (shipped defaults first, then the user's). Out: a
+`Registry` of characters, entries, quality presets, controls and services, with every problem
+located by file, line and key; the prompts assembled from them; and the `Look`, what one picture is
+made of.
 """
 
 from .load import CONFIG_FILES, RegistryStore, load_registry
@@ -38,12 +39,16 @@ from .problems import Problem, nearest
 from .prompts import assemble_prompt, normalised
 from .registry import Character, GenerationDefaults, PreprocessorSettings, Registry
 from .samplers import SamplerPair, SamplerVocabulary, resolve_scheduler
+from .services import ALL, AUTO_SERVICE, NO_SERVICE, GpuSettings, ServiceEntry
 
 __all__ = [
+    "ALL",
+    "AUTO_SERVICE",
     "AUTO_WEIGHT",
     "CONFIG_FILES",
     "ENTRY_KINDS",
     "NONE",
+    "NO_SERVICE",
     "OWN",
     "CannySettings",
     "Character",
@@ -54,6 +59,7 @@ __all__ = [
     "EntryKind",
     "GenerationDefaults",
     "GenerationParams",
+    "GpuSettings",
     "Look",
     "LookEntry",
     "LookRequest",
@@ -68,6 +74,7 @@ __all__ = [
     "SamplerPair",
     "SamplerVocabulary",
     "SamplingValues",
+    "ServiceEntry",
     "assemble_prompt",
     "content_hash",
     "load_registry",

@@ -28,6 +28,7 @@ from .models import (
 from .problems import Problem
 from .registry import Character, GenerationDefaults, PreprocessorSettings, Registry
 from .samplers import SamplerVocabulary, resolve_scheduler
+from .services import SERVICE_CHOICES, GpuSettings, ServiceEntry
 from .tables import Table, check_keys, section, validate
 from .yaml_source import KeyPath, YamlSource, read_yaml
 
@@ -35,7 +36,8 @@ __all__ = ["CONFIG_FILES", "RegistryStore", "load_registry"]
 
 _LORAS, _PRESETS = "lora_registry.yaml", "character_presets.yaml"
 _SDXL, _CONTROLS = "sdxl_config.yaml", "controlnet_config.yaml"
-CONFIG_FILES = (_LORAS, _PRESETS, _SDXL, _CONTROLS)
+_SERVICES = "services.yaml"
+CONFIG_FILES = (_LORAS, _PRESETS, _SDXL, _CONTROLS, _SERVICES)
 
 _SECTIONS: dict[EntryKind, str] = {kind: f"{kind}s" for kind in ENTRY_KINDS}
 _SETTINGS: dict[str, type[PreprocessorSettings]] = {
@@ -73,6 +75,9 @@ class _Loading:
         self.presets = Table(_PRESETS, (), CharacterPreset)
         self.quality = Table(_SDXL, ("generation", "quality_presets"), QualityPreset)
         self.controls = Table(_CONTROLS, ("controlnets",), ControlType)
+        self.services = Table(_SERVICES, ("services",), ServiceEntry)
+        self.gpu: dict[str, object] = {}
+        self.broken_gpu: dict[str, list[Problem]] = {}
         self.defaults = GenerationDefaults()
         self.broken_settings: dict[str, list[Problem]] = {}
         self.settings: dict[str, PreprocessorSettings] = {
@@ -92,6 +97,7 @@ class _Loading:
             _PRESETS: self._presets,
             _SDXL: self._sdxl,
             _CONTROLS: self._controls,
+            _SERVICES: self._services,
         }[file.name](source)
 
     def _loras(self, source: YamlSource) -> None:
@@ -172,6 +178,22 @@ class _Loading:
                 else:
                     self.settings[name] = value
 
+    def _services(self, source: YamlSource) -> None:
+        self.problems += check_keys(source.data, {"services", "gpu"}, source, ())
+        self.problems += self.services.overlay(source, self._check_service)
+        raw, problems = section(source, ("gpu",))
+        value, found = validate(GpuSettings, raw, source, ("gpu",))
+        problems += found
+        self.problems += problems
+        if value is None or any(problem.severity == "error" for problem in problems):
+            self.broken_gpu["settings"] = problems
+        else:
+            # Key by key, so that whoever names his device keeps the other layers' figures.
+            self.gpu |= raw
+
+    def _check_service(self, _: ServiceEntry, source: YamlSource, path: KeyPath) -> list[Problem]:
+        return [problem for word in SERVICE_CHOICES for problem in _reserved(word, source, path)]
+
     def characters(self) -> tuple[dict[str, Character], dict[str, list[Problem]]]:
         """Join registry entries and presets into the cast, and return what could not be joined."""
         entries, presets = self.entries["character"], self.presets
@@ -235,12 +257,16 @@ def load_registry(layers: Sequence[Path], vocabulary: SamplerVocabulary | None =
         controls=dict(loading.controls.entries),
         preprocessors=loading.settings,
         defaults=loading.defaults,
+        services=dict(loading.services.entries),
+        gpu=GpuSettings.model_validate(loading.gpu),
         broken={kind: dict(loading.entries[kind].broken) for kind in ENTRY_KINDS}
         | {
             "character": broken,
             "quality preset": dict(loading.quality.broken),
             "control": dict(loading.controls.broken),
             "preprocessing": loading.broken_settings,
+            "service": dict(loading.services.broken),
+            "gpu": loading.broken_gpu,
         },
         unreadable=loading.unreadable,
         problems=tuple(loading.problems),

@@ -22,6 +22,7 @@ from .models import (
     content_hash,
 )
 from .problems import Problem, nearest
+from .services import GpuSettings, ServiceEntry
 
 __all__ = ["Character", "GenerationDefaults", "PreprocessorSettings", "Registry"]
 
@@ -38,6 +39,8 @@ _FILE_OF = {
     "quality preset": "sdxl_config.yaml",
     "control": "controlnet_config.yaml",
     "preprocessing": "controlnet_config.yaml",
+    "service": "services.yaml",
+    "gpu": "services.yaml",
 }
 
 # Problems of one entry that fit in a message on a node; all of them are in the log.
@@ -91,6 +94,8 @@ class Registry:
     controls: Mapping[str, ControlType]
     preprocessors: Mapping[str, PreprocessorSettings]
     defaults: GenerationDefaults
+    services: Mapping[str, ServiceEntry]
+    gpu: GpuSettings
     broken: Mapping[str, Mapping[str, list[Problem]]]
     unreadable: Mapping[str, Problem]
     problems: tuple[Problem, ...]
@@ -98,7 +103,7 @@ class Registry:
 
     @property
     def content_hash(self) -> str:
-        """Changes when any usable entry does."""
+        """Changes when any usable entry that a picture is made of does: services are none."""
         tables: list[Mapping[str, BaseModel]] = [*self.entries.values(), self.quality]
         tables += [self.controls, self.preprocessors]
         tables.append({key: character.preset for key, character in self.characters.items()})
@@ -137,6 +142,14 @@ class Registry:
         if key in self.broken["preprocessing"]:
             self._get("preprocessing", key, self.preprocessors)
         return self.preprocessors.get(key)
+
+    def service(self, key: str) -> ServiceEntry:
+        """Return the service `key`."""
+        return self._get("service", key, self.services)
+
+    def gpu_settings(self) -> GpuSettings:
+        """Return the `gpu:` section; ConfigError where it or its file is broken."""
+        return self._get("gpu", "settings", {} if self.broken["gpu"] else {"settings": self.gpu})
 
     def _get(self, kind: str, key: str, table: Mapping[str, T], *more_files: str) -> T:
         for name in (_FILE_OF[kind], *more_files):

@@ -10,10 +10,25 @@ from pydantic import AfterValidator, Field, model_validator
 
 from .models import PathText, _Model
 
-__all__ = ["GpuSettings", "Needs", "Role", "ServiceEntry", "ServiceKind", "TimeOuts"]
+__all__ = [
+    "ALL",
+    "AUTO_SERVICE",
+    "NO_SERVICE",
+    "SERVICE_CHOICES",
+    "GpuSettings",
+    "Needs",
+    "Role",
+    "ServiceEntry",
+    "ServiceKind",
+    "TimeOuts",
+]
 
 ServiceKind: TypeAlias = Literal["vllm", "ollama", "llama_cpp", "openai", "gpt_sovits"]
 Role: TypeAlias = Literal["llm", "voice"]
+
+# What nodes offer beside the services' own names.
+ALL, NO_SERVICE, AUTO_SERVICE = "as needed", "none", "auto"
+SERVICE_CHOICES = (ALL, NO_SERVICE, AUTO_SERVICE)
 
 MAX_GB = 1024.0
 MAX_SECONDS = 3600.0
