@@ -19,6 +19,11 @@ Every message says what failed, where (file, key, node) and what to do about it.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .gpu.report import GpuReport
+
 __all__ = [
     "ConfigError",
     "ControlError",
@@ -65,7 +70,14 @@ class ServiceError(StudioError):
 
 
 class GpuError(StudioError):
-    """Room on the GPU could not be had, or what was paused could not be given back."""
+    """Room on the GPU could not be had, or what was paused could not be given back.
+
+    `report` says what was tried, where an operation got that far.
+    """
+
+    def __init__(self, message: str, *, report: GpuReport | None = None) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 class MissingPackageError(StudioError):

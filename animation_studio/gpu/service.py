@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from ..errors import ServiceError
 from ..registry.services import ServiceEntry
 
-__all__ = ["Condition", "Proof", "Service", "ServiceState"]
+__all__ = ["Condition", "OutOfMemory", "Proof", "Service", "ServiceState"]
 
 
 class ServiceState(str, Enum):
@@ -37,6 +38,10 @@ class Condition:
     can_sleep: bool = True
 
 
+class OutOfMemory(ServiceError):  # noqa: N818 - as torch names its own
+    """A service could not wake for want of GPU memory: make room and try again, or restart it."""
+
+
 @dataclass(frozen=True)
 class Proof:
     """That a service works: what it was asked and how long the answer took, in seconds."""
@@ -46,10 +51,17 @@ class Proof:
 
 
 class Service(Protocol):
-    """One service of `services.yaml`. Safe to cancel at every await.
+    """One service of `services.yaml`. Safe to cancel at every await; one caller at a time.
 
     Every method but `condition` raises ServiceError, whose message names the service, what was
     asked of it, what it answered and what to do; each ends within its time-out of `entry.timeouts`.
+
+    Cancelling `sleep`, `wake` or `stop` frees the caller at once, but a server goes on with what
+    it was asked: the act goes to its end in the background, within its own time-out, and the next
+    method waits for that end first. So whoever cancels a `sleep` calls `wake`, and whoever cancels
+    a `stop` calls `start`; both do nothing where nothing is to be done. `condition` waits no longer
+    than `timeouts.answer` and then says SILENT: it never calls a service awake that is about to
+    fall asleep. A cancelled `start` ends the process that it started.
     """
 
     @property
@@ -64,20 +76,37 @@ class Service(Protocol):
     def can_sleep(self) -> bool:
         """Whether its kind can give memory back without ending."""
 
+    @property
+    def can_stop(self) -> bool:
+        """Whether it can be ended, and started again afterwards."""
+
     async def condition(self) -> Condition:
         """Ask how it stands. Never raises for what a server does; never sends it any work."""
 
     async def sleep(self, level: int) -> None:
-        """Put it to sleep at level 1 or 2 and return when it says that it is asleep."""
+        """Put it to sleep at level 1 or 2 and return when it says that it is asleep.
+
+        A service that is asleep stays so, at the level it has.
+        """
 
     async def wake(self, level: int) -> None:
-        """Wake it from a sleep of this level and return when it says that it is awake."""
+        """Wake it from a sleep of this level and return when it says that it is awake.
+
+        Nothing happens to one that is awake. Raises OutOfMemory where the GPU has too little. A
+        kind that loads a model at its next request anyway loads `entry.model` here, if it is named.
+        """
 
     async def stop(self) -> None:
-        """Run the configured stop command and return when nothing answers any more."""
+        """Run the configured stop command and return when nothing listens any more."""
 
     async def start(self) -> None:
-        """Run the configured start command and return when its health check passes."""
+        """Run the configured start command and return when its health check passes.
+
+        The command is not run where something listens already; then only health is waited for.
+        """
 
     async def prove(self) -> Proof:
-        """Let it do the least work there is (a language model: answer one token)."""
+        """Let it do the least work there is (a language model: answer one token).
+
+        Raises ServiceError, without sending work, for one that sleeps and would not answer.
+        """

@@ -1,0 +1,418 @@
+"""The arbiter: one lease at a time, for all prompts, threads and processes of the pack."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+
+from ..errors import GpuError, StudioError
+from ..registry.services import GpuSettings
+from .gauge import Gauge
+from .journal import Holder, Journal, Pause
+from .lease import Host, LeaseRequest, Progress, Purpose, ResumeRequest, ResumeWhen
+from .lock import GpuLock
+from .meter import Meter
+from .report import GpuReport
+from .room import make_room, needed, target_of
+from .service import Service
+from .trace import MemoryTrace
+from .work import HandedOver, Work
+
+__all__ = ["Arbiter", "Lease"]
+
+_logger = logging.getLogger("animation_studio")
+_POLL = 0.02
+# Seconds after which what could not be given back is tried again; the last one for ever.
+_AGAIN = (2.0, 10.0, 30.0, 60.0)
+_UNTIL: dict[ResumeWhen, str] = {"end of prompt": "prompt_end", "next guard": "next_guard"}
+
+
+def _quiet(_: str) -> None:
+    """Tell nobody."""
+
+
+@dataclass
+class Lease:
+    """Who has the GPU in this process, what for, and since when (UTC)."""
+
+    holder: str
+    purpose: Purpose | str
+    since: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
+    trace: MemoryTrace | None = None
+
+
+class Arbiter:
+    """Leases of one GPU. All methods run on one event loop; each may be cancelled.
+
+    `services` and `settings` are asked at every operation, and raise ConfigError where
+    services.yaml is broken. `folder` keeps the lock and the journal: who shares it shares the GPU.
+    """
+
+    def __init__(
+        self,
+        *,
+        services: Callable[[], Mapping[str, Service]],
+        settings: Callable[[], GpuSettings],
+        meter: Meter,
+        host: Host,
+        folder: Path,
+    ) -> None:
+        self._services = services
+        self._settings = settings
+        self._meter = meter
+        self._host = host
+        self._lock = GpuLock(folder)
+        self._journal = Journal(folder)
+        self._lease: Lease | None = None
+        self._busy = False
+        self._waiting = 0
+        self._caretaker: asyncio.Task[None] | None = None
+
+    @property
+    def meter(self) -> Meter:
+        """What measures."""
+        return self._meter
+
+    @property
+    def journal(self) -> Journal:
+        """What is paused."""
+        return self._journal
+
+    @property
+    def lease(self) -> Lease | None:
+        """The lease of this process, if it has one."""
+        return self._lease
+
+    @property
+    def services(self) -> Mapping[str, Service]:
+        """The services of services.yaml. Raises ConfigError."""
+        return self._services()
+
+    def gauge(self) -> Gauge:
+        """Return the GPU that leases are about. Raises ConfigError."""
+        return Gauge(self._meter, self._host, self._settings().device)
+
+    async def take(self, request: LeaseRequest, progress: Progress = _quiet) -> GpuReport:
+        """Give the GPU to `request.holder`: make room, and for a language model or voice wake it.
+
+        Waits while another holder has it. Raises GpuError, with its `report`, when the room or the
+        service cannot be had in time: what this call paused is then given back. When cancelled it
+        stops at once, and `end` gives back.
+        """
+        deadline = time.monotonic() + request.timeout
+        async with self._turn(request.holder, request.purpose, deadline, progress):
+            work = self._work(request.holder, progress, deadline)
+            target = target_of(request, work.services)
+            self._take_over(request)
+            need, verified = 0, False
+            try:
+                need = needed(request, target, work)
+                verified = await make_room(work, request, target, need)
+                if target is not None:
+                    await work.awaken(target, level=0, need=need)
+                    self._journal.remove(target.key)
+                if request.resume == "never":
+                    for key in work.paused:
+                        self._journal.remove(key)
+            except StudioError as error:
+                undone = await self._undo(work)
+                report = self._report(request.purpose, target, need, work, ok=False)
+                raise GpuError(f"{error} {undone}".rstrip(), report=report) from error
+            return self._report(request.purpose, target, need, work, verified=verified)
+
+    async def resume(self, request: ResumeRequest, progress: Progress = _quiet) -> GpuReport:
+        """Give services back now: the named one, or all that are paused (none: the first llm).
+
+        With nothing left to give back the lease ends. Raises GpuError with its `report`.
+        """
+        deadline = time.monotonic() + request.timeout
+        async with self._turn(request.holder, "resume", deadline, progress):
+            work = self._work(request.holder, progress, deadline)
+            pauses = self._to_give_back()
+            try:
+                await self._resume(request, pauses, work)
+            except StudioError as error:
+                report = self._report("resume", None, 0, work, ok=False)
+                raise GpuError(str(error), report=report) from error
+            service = work.services.get(request.service) if request.service else None
+            report = self._report("resume", service, 0, work)
+            if not self._journal.read().paused:
+                self._drop()
+            return report
+
+    async def end(self, holder: str) -> GpuReport | None:
+        """End the lease of `holder`, if it has one, and give back what is due. Never raises.
+
+        What cannot be given back now stays in the journal and is tried again.
+        """
+        if self._lease is None or self._lease.holder != holder:
+            return None
+        async with self._turn(holder, self._lease.purpose, None, _quiet):
+            work = self._work(holder, _quiet, None)
+            ok = await self._give_back_due(work)
+            report = self._report("end", None, 0, work, ok=ok)
+            self._drop()
+        if not ok:
+            self._care()
+        return report
+
+    async def recover(self, *, offered: bool = False) -> bool:
+        """Give back what a process that is gone left paused; return whether nothing is left.
+
+        With `after_crash: offer` only when `offered` is accepted. Another process's lease is left
+        alone.
+        """
+        if not self._journal.read().paused:
+            return True
+        if not offered and self._settings().after_crash == "offer":
+            _logger.warning("Animation Studio: %s", self._left())
+            return False
+        try:
+            async with self._turn("recovery", "resume", time.monotonic() + 1.0, _quiet):
+                work = self._work("recovery", _quiet, None)
+                ok = await self._give_back_due(work, everything=True)
+                self._drop()
+        except GpuError as error:
+            _logger.info("Animation Studio: nothing is resumed now: %s", error)
+            return False
+        if not ok:
+            self._care()
+        return ok
+
+    @contextlib.asynccontextmanager
+    async def action(self, name: str) -> AsyncIterator[Work]:
+        """Have the GPU for one act of a person or script. Raises GpuError while it is leased."""
+        async with self._turn(name, name, time.monotonic() + 1.0, _quiet):
+            try:
+                yield self._work(name, _quiet, None)
+            finally:
+                self._drop()
+
+    # -- whose turn it is
+
+    @contextlib.asynccontextmanager
+    async def _turn(
+        self, holder: str, purpose: str, deadline: float | None, progress: Progress
+    ) -> AsyncIterator[None]:
+        """Wait until `holder` may have the GPU, and make it the lease's holder.
+
+        A lease that began here and had nothing to pause ends again when the operation fails.
+        """
+        fresh = await self._wait(holder, deadline, progress)
+        self._busy = True
+        try:
+            if fresh:
+                self._lease = Lease(holder, purpose)
+                self._journal.set_holder(Holder.of_this_process(holder, purpose))
+            assert self._lease is not None
+            self._lease.purpose = purpose
+            yield
+        except StudioError:
+            if fresh and not self._mine(holder):
+                self._drop()
+            raise
+        finally:
+            self._busy = False
+
+    async def _wait(self, holder: str, deadline: float | None, progress: Progress) -> bool:
+        """Return True when the lock was taken for a new lease, False for the holder's own."""
+        self._waiting += 1
+        told = ""
+        try:
+            while True:
+                why = self._blocked(holder)
+                if not why:
+                    if self._lease is not None:
+                        return False
+                    if self._lock.try_acquire():
+                        return True
+                    why = self._other_process()
+                if deadline is not None and time.monotonic() > deadline:
+                    raise GpuError(f"The GPU is not free: {why} Try again when that has ended.")
+                if why != told:
+                    told = why
+                    progress(why)
+                await asyncio.sleep(_POLL)
+        finally:
+            self._waiting -= 1
+
+    def _blocked(self, holder: str) -> str:
+        lease = self._lease
+        if lease is not None and (lease.holder != holder or self._busy):
+            since = lease.since.astimezone().strftime("%H:%M:%S")
+            return f"{lease.holder} has it for {lease.purpose} since {since}."
+        return "another act is under way." if self._busy else ""
+
+    def _other_process(self) -> str:
+        holder = self._journal.read().holder
+        if holder is None:
+            return "another process of Animation Studio has it."
+        return f"process {holder.pid} has it for {holder.purpose} ({holder.holder})."
+
+    def _drop(self) -> None:
+        """End the lease: nobody has the GPU."""
+        lease, self._lease = self._lease, None
+        if lease is not None and lease.trace is not None:
+            lease.trace.stop()
+        try:
+            self._journal.set_holder(None)
+        except StudioError as error:
+            _logger.warning("Animation Studio: %s", error)
+        self._lock.release()
+
+    def _mine(self, holder: str) -> list[Pause]:
+        return [pause for pause in self._journal.read().paused if pause.holder == holder]
+
+    # -- what an operation is made of
+
+    def _work(self, holder: str, progress: Progress, deadline: float | None) -> Work:
+        settings = self._settings()
+        return Work(
+            gauge=Gauge(self._meter, self._host, settings.device),
+            host=self._host,
+            journal=self._journal,
+            settings=settings,
+            services=self._services(),
+            holder=holder,
+            progress=progress,
+            deadline=deadline,
+            yields=lambda: self._waiting > 0,
+        )
+
+    def _take_over(self, request: LeaseRequest) -> None:
+        """Make what earlier leases left paused this lease's own."""
+        until = _UNTIL.get(request.resume)
+        for pause in self._journal.read().paused:
+            if until is None:
+                self._journal.remove(pause.service)
+            elif (pause.holder, pause.until) != (request.holder, until):
+                changed = {"holder": request.holder, "until": until}
+                self._journal.put(Pause.model_validate({**pause.model_dump(), **changed}))
+
+    def _to_give_back(self) -> list[Pause]:
+        """Return what is paused, the last first; of a group only the one that was awake first.
+
+        The others of its group were woken by a lease and may not be awake beside it.
+        """
+        services, groups = self._services(), set()
+        due: list[Pause] = []
+        for pause in self._journal.read().paused:
+            service = services.get(pause.service)
+            group = service.entry.group if service else None
+            if group is not None and group in groups:
+                self._journal.remove(pause.service)
+                continue
+            groups.add(group)
+            due.insert(0, pause)
+        return due
+
+    async def _resume(self, request: ResumeRequest, pauses: list[Pause], work: Work) -> None:
+        if request.service is None and pauses:
+            for pause in pauses:
+                await work.give_back(pause)
+            return
+        if request.service is None:
+            first = target_of(LeaseRequest(request.holder, "llm"), work.services)
+            assert first is not None
+            await work.awaken(first, level=0, need=0)
+            return
+        service = work.services[request.service]
+        mine = [pause for pause in pauses if pause.service == service.key]
+        if mine:
+            await work.give_back(mine[0])
+        else:
+            await work.awaken(service, level=0, need=0)
+
+    async def _undo(self, work: Work) -> str:
+        """Give back what a failed take paused; return what to say about it."""
+        work.deadline = None
+        left = []
+        for pause in reversed(self._mine(work.holder)):
+            if pause.service not in work.paused:
+                continue
+            try:
+                await work.give_back(pause)
+            except StudioError as error:
+                left.append(str(error))
+        if left:
+            return f"What was paused could not be given back: {' '.join(left)} It is tried again."
+        return f"{', '.join(work.paused)} is back." if work.paused else ""
+
+    async def _give_back_due(self, work: Work, *, everything: bool = False) -> bool:
+        """Give back what is due; return False where something is left that must be tried again."""
+        ok = True
+        for pause in self._to_give_back():
+            if pause.until == "next_guard" and not everything:
+                continue
+            try:
+                await work.give_back(pause)
+            except HandedOver:
+                return True
+            except StudioError as error:
+                ok = False
+                _logger.warning("Animation Studio: %s", error)
+            else:
+                _logger.info("Animation Studio: %s is back", pause.service)
+        return ok
+
+    def _report(
+        self,
+        purpose: str,
+        target: Service | None,
+        need: int,
+        work: Work,
+        *,
+        ok: bool = True,
+        verified: bool = False,
+    ) -> GpuReport:
+        gauge, device = work.gauge, work.gauge.device()
+        warnings = list(dict.fromkeys(work.warnings))
+        if gauge.problem and work.steps:
+            warnings.append(f"Nothing was measured: {gauge.problem}")
+        return GpuReport(
+            purpose=purpose,
+            service=target.key if target else None,
+            ok=ok,
+            device=device.name if device else "",
+            need=need,
+            before=work.before,
+            after=gauge.reading(),
+            verified=verified,
+            seconds=time.monotonic() - work.started,
+            steps=work.steps,
+            paused=work.paused,
+            resumed=work.resumed,
+            holding=gauge.holding(),
+            warnings=warnings,
+        )
+
+    # -- what could not be given back at once
+
+    def _left(self) -> str:
+        names = ", ".join(pause.service for pause in self._journal.read().paused)
+        return (
+            f"{names} was left paused by a ComfyUI that ended; POST /animation_studio/gpu/resume "
+            "wakes it (or set after_crash: resume in services.yaml)."
+        )
+
+    def _care(self) -> None:
+        if self._caretaker is None or self._caretaker.done():
+            self._caretaker = asyncio.ensure_future(self._try_again())
+
+    async def _try_again(self) -> None:
+        tries = 0
+        while any(pause.until == "prompt_end" for pause in self._journal.read().paused):
+            await asyncio.sleep(_AGAIN[min(tries, len(_AGAIN) - 1)])
+            tries += 1
+            if self._lease is not None or self._busy:
+                return  # whoever has it now gives back when it ends
+            with contextlib.suppress(GpuError):
+                async with self._turn("recovery", "resume", time.monotonic(), _quiet):
+                    await self._give_back_due(self._work("recovery", _quiet, None))
+                    self._drop()

@@ -1,0 +1,304 @@
+"""The acts of one operation on the GPU: each timed, measured, journaled, and put in the report."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timezone
+from os import getpid
+from typing import TypeVar
+
+from ..errors import GpuError, ServiceError, StudioError
+from ..registry.services import GpuSettings
+from .gauge import Gauge, least_expected
+from .journal import Journal, Pause
+from .lease import Host, Progress, ResumeWhen
+from .report import Act, Outcome, Step
+from .service import Condition, OutOfMemory, Service, ServiceState
+
+__all__ = ["HandedOver", "Work"]
+
+T = TypeVar("T")
+
+# How often a service that answers with errors, or not at all, is asked again, and after how long.
+_TRIES = 3
+_BETWEEN = 1.0
+_POLL = 0.05
+# What counts as all of it, since others move a little meanwhile.
+_MOST = 0.9
+# Less than this is what drivers and desktops move by themselves.
+_NOTHING = 256 << 20
+
+
+class HandedOver(Exception):  # noqa: N818 - no error: somebody else goes on
+    """What is paused stays so, since somebody waits who will take it over."""
+
+
+class Work:
+    """One take, resume or end: what it did so far and how long it may go on.
+
+    `deadline` is of time.monotonic(), None for "as long as each act may take". `yields` says
+    whether waiting for ComfyUI should end because somebody else waits for the GPU.
+    """
+
+    def __init__(
+        self,
+        *,
+        gauge: Gauge,
+        host: Host,
+        journal: Journal,
+        settings: GpuSettings,
+        services: Mapping[str, Service],
+        holder: str,
+        progress: Progress,
+        deadline: float | None = None,
+        yields: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.gauge = gauge
+        self.settings = settings
+        self.services = services
+        self.holder = holder
+        self.deadline = deadline
+        self.started = time.monotonic()
+        self.before = gauge.reading()
+        self.steps: list[Step] = []
+        self.paused: list[str] = []
+        self.resumed: list[str] = []
+        self.warnings: list[str] = []
+        self._host = host
+        self._journal = journal
+        self._progress = progress
+        self._yields = yields
+        self._unloaded = False
+
+    @property
+    def unloaded(self) -> bool:
+        """Whether ComfyUI's models were unloaded in this operation."""
+        return self._unloaded
+
+    async def conditions(self) -> dict[str, Condition]:
+        """Ask all services at once how they stand."""
+        keys = list(self.services)
+        answers = await asyncio.gather(*(self.services[key].condition() for key in keys))
+        return dict(zip(keys, answers, strict=True))
+
+    async def unload(self, need: int = 0) -> None:
+        """Unload ComfyUI's models, once in an operation, and wait for the memory (bytes)."""
+        if self._unloaded:
+            return
+        start, began = self.gauge.room(for_comfyui=False), time.monotonic()
+        held = self._host.held()
+        note = await self._act("unload", "ComfyUI's models", self._unload())
+        self._unloaded = True
+        released = held - self._host.held()
+        if start is not None and released > _NOTHING:
+            await self.gauge.settle(
+                need or self._total(),
+                for_comfyui=False,
+                start=start,
+                expected=int(_MOST * released),
+                seconds=self.settings.settle_seconds,
+            )
+        self._done("unload", "ComfyUI's models", began, start, note)
+
+    def _total(self) -> int:
+        return self.before.total if self.before else 0
+
+    async def _unload(self) -> str:
+        waiting = asyncio.ensure_future(self._host.unload())
+        try:
+            while not (await asyncio.wait({waiting}, timeout=_POLL))[0]:
+                if self._yields():
+                    raise HandedOver
+            return waiting.result()
+        finally:
+            waiting.cancel()
+
+    async def pause(
+        self, service: Service, level: int, resume: ResumeWhen, need: int, *, for_comfyui: bool
+    ) -> None:
+        """Put a service to sleep (`level` 1, 2) or stop it (0), and see what came back.
+
+        Journaled before it begins: after a crash it is known. Raises ServiceError.
+        """
+        pause = Pause(
+            service=service.key,
+            how="sleep" if level else "stop",
+            level=level,
+            phase="pausing",
+            until="next_guard" if resume == "next guard" else "prompt_end",
+            freed=0,
+            since=datetime.now(timezone.utc),
+            pid=getpid(),
+            holder=self.holder,
+        )
+        start, began = self.gauge.room(for_comfyui=False), time.monotonic()
+        self._journal.put(pause)
+        if service.key not in self.paused:
+            self.paused.append(service.key)
+        act: Act = "sleep" if level else "stop"
+        room = self.gauge.room(for_comfyui=for_comfyui)
+        await self._act(act, service.key, service.sleep(level) if level else service.stop())
+        if room is not None:
+            await self.gauge.settle(
+                need,
+                for_comfyui=for_comfyui,
+                start=room,
+                expected=least_expected(service.entry.vram_gb),
+                seconds=self.settings.settle_seconds,
+            )
+        freed = self._done(act, service.key, began, start)
+        self._journal.put(pause.model_copy(update={"phase": "paused", "freed": max(0, freed)}))
+
+    async def give_back(self, pause: Pause) -> None:
+        """Have a paused service back, working, and take it out of the journal.
+
+        Raises StudioError when that is not possible; the journal then says why.
+        """
+        service = self.services.get(pause.service)
+        if service is None:
+            self._journal.remove(pause.service)
+            self.warnings.append(
+                f"{pause.service} was paused and is no longer in services.yaml: wake it by hand."
+            )
+            return
+        try:
+            condition = await self._steady(service)
+            if condition.state is ServiceState.STOPPED and pause.how == "sleep":
+                self._journal.remove(pause.service)
+                self.warnings.append(f"{pause.service} has ended while it slept; it is left so.")
+                return
+            self._journal.put(pause.model_copy(update={"phase": "resuming"}))
+            await self.awaken(service, level=pause.level, need=pause.freed, condition=condition)
+        except StudioError as error:
+            self._journal.put(pause.model_copy(update={"note": str(error)[:1000]}))
+            raise
+        self._journal.remove(pause.service)
+        self.resumed.append(pause.service)
+
+    async def awaken(
+        self, service: Service, *, level: int, need: int, condition: Condition | None = None
+    ) -> None:
+        """Have a service answer, whatever state it is in, and prove it.
+
+        Others of its group are put to sleep first; ComfyUI is unloaded where `need` bytes (0:
+        unknown) are not free. Waking out of memory: unload and try again, then stop and start.
+        """
+        condition = condition or await self._steady(service)
+        if condition.state is not ServiceState.AWAKE:
+            await self._make_way(service, need)
+        if condition.state is ServiceState.ASLEEP:
+            await self._wake(service, level or service.entry.sleep_level)
+        elif condition.state is ServiceState.STOPPED:
+            await self._timed("start", service, service.start())
+        elif condition.state is not ServiceState.AWAKE:
+            await self._restart(service, f"it is {condition.state.value}: {condition.detail}")
+        await self._prove(service)
+
+    async def _steady(self, service: Service) -> Condition:
+        """Return how a service stands; one that is silent or fails is given time to recover."""
+        for _ in range(_TRIES - 1):
+            condition = await service.condition()
+            if condition.state not in (ServiceState.SILENT, ServiceState.FAILING):
+                return condition
+            await asyncio.sleep(_BETWEEN)
+        return await service.condition()
+
+    async def _make_way(self, service: Service, need: int) -> None:
+        group = service.entry.group
+        mates = [
+            mate
+            for mate in self.services.values()
+            if group is not None and mate.entry.group == group and mate.key != service.key
+        ]
+        for mate in mates:
+            condition = await mate.condition()
+            if condition.state is not ServiceState.AWAKE:
+                continue
+            if mate.can_sleep and condition.can_sleep:
+                await self._timed("sleep", mate, mate.sleep(mate.entry.sleep_level))
+            elif mate.can_stop:
+                await self._timed("stop", mate, mate.stop())
+        free = self.gauge.room(for_comfyui=False)
+        if free is None or free < max(need, 1):
+            await self.unload(need)
+
+    async def _wake(self, service: Service, level: int) -> None:
+        try:
+            try:
+                await self._timed("wake", service, service.wake(level))
+            except OutOfMemory:
+                await self.unload()
+                await self._timed("wake", service, service.wake(level))
+        except ServiceError as error:
+            # A wake-up that failed does not roll back: what half woke is started anew.
+            await self._restart(service, str(error))
+
+    async def _restart(self, service: Service, why: str) -> None:
+        if not service.can_stop:
+            raise ServiceError(
+                f"{service.key} does not come back: {why} Restart it by hand, or give it `stop` "
+                "and `start` commands in services.yaml, and the pack does."
+            )
+        await self._timed("stop", service, service.stop())
+        await self._timed("start", service, service.start())
+
+    async def _prove(self, service: Service) -> None:
+        began = time.monotonic()
+        try:
+            proof = await self._bounded(service.prove(), f"{service.key}: prove")
+        except StudioError as error:
+            self._failed("prove", service.key, began, str(error))
+            raise
+        self._done("prove", service.key, began, None, proof.what)
+
+    async def _timed(self, act: Act, service: Service, doing: Awaitable[None]) -> None:
+        start, began = self.gauge.room(for_comfyui=False), time.monotonic()
+        await self._act(act, service.key, doing)
+        self._done(act, service.key, began, start)
+
+    async def _act(self, act: Act, target: str, doing: Awaitable[T]) -> T:
+        self._progress(f"{target}: {act}")
+        began = time.monotonic()
+        try:
+            return await self._bounded(doing, f"{target}: {act}")
+        except StudioError as error:
+            self._failed(act, target, began, str(error))
+            raise
+
+    async def _bounded(self, doing: Awaitable[T], what: str) -> T:
+        if self.deadline is None:
+            return await doing
+        left = max(0.0, self.deadline - time.monotonic())
+        try:
+            return await asyncio.wait_for(doing, left)
+        except asyncio.TimeoutError:
+            raise GpuError(
+                f"{what} did not end within the time-out of this node, "
+                f"{self.deadline - self.started:.0f} s; give it more, or see why that is slow."
+            ) from None
+
+    def _failed(self, act: Act, target: str, began: float, detail: str) -> None:
+        seconds = time.monotonic() - began
+        self.steps.append(
+            Step(act=act, target=target, seconds=seconds, outcome="failed", detail=detail)
+        )
+
+    def _done(
+        self, act: Act, target: str, began: float, start: int | None, detail: str = ""
+    ) -> int:
+        """Note a step that is done and return the bytes that it freed, 0 where unknown."""
+        now = self.gauge.room(for_comfyui=False) if start is not None else None
+        freed = None if now is None or start is None else now - start
+        outcome: Outcome = "done"
+        if act in ("sleep", "stop") and freed is not None and freed < _NOTHING:
+            outcome = "no effect"
+            detail = detail or "it says that it is done, and the memory stayed"
+        seconds = time.monotonic() - began
+        self.steps.append(
+            Step(
+                act=act, target=target, seconds=seconds, freed=freed, outcome=outcome, detail=detail
+            )
+        )
+        return freed or 0
