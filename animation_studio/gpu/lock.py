@@ -4,33 +4,40 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
+import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import GpuError
 
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
+# Not the package filelock: before 3.24 it takes "this file system has no locks" for "somebody else
+# has it", before 4 a fork gives its parent's lock back, and torch is content with any version.
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 __all__ = ["LOCK_FILE", "GpuLock"]
 
 LOCK_FILE = "gpu.lock"
-_ADVICE = "Set gpu.state_folder in services.yaml to a folder on a local disk that you may write to."
 
 
 class GpuLock:
     """A lock on the file gpu.lock of `folder`, safe to use from any thread.
 
-    The operating system gives it back when the process ends, however it ends. Programs started
-    while it is held do not inherit it. The file stays when the lock is released.
+    The operating system gives it back when the process ends, however it ends. Programs and forks
+    started while it is held do not have it. The file stays when the lock is released.
     """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / LOCK_FILE
         self._guard = threading.Lock()
-        self._lock: BaseFileLock | None = None
-        self._pid = 0
+        self._file: int | None = None
+        _all.add(self)
+
+    def __del__(self) -> None:
+        self._close()
 
     @property
     def path(self) -> Path:
@@ -39,8 +46,8 @@ class GpuLock:
 
     @property
     def held(self) -> bool:
-        """Whether this object holds the lock; never true in a fork of the process that took it."""
-        return self._lock is not None and self._pid == os.getpid()
+        """Whether this object holds the lock."""
+        return self._file is not None
 
     def try_acquire(self) -> bool:
         """Take the lock without waiting; True also where it is ours already.
@@ -49,41 +56,82 @@ class GpuLock:
         when the folder cannot be made or written, or its file system has no locks.
         """
         with self._guard:
-            if self.held:
-                return True
-            self._lock = self._locked()
-            self._pid = os.getpid()
-            return self._lock is not None
+            if self._file is None:
+                try:
+                    self._file = self._locked()
+                except OSError as error:
+                    raise GpuError(
+                        f"The GPU's lock {self._path} cannot be used: {error.strerror or error}. "
+                        "Set gpu.state_folder in services.yaml to a folder on a local disk that "
+                        "you may write to."
+                    ) from error
+            return self._file is not None
 
     def release(self) -> None:
         """Give the lock back; does nothing where it is not held. Never raises."""
         with self._guard:
-            lock, self._lock = self._lock, None
-            if lock is not None and self._pid == os.getpid():
-                # Closing the file frees the lock even where unlocking it failed.
+            if self._file is not None:
+                # Closing alone would leave it with a child that is between fork and exec.
                 with contextlib.suppress(OSError):
-                    lock.release(force=True)
+                    _unlock(self._file)
+                self._close()
 
-    def _locked(self) -> BaseFileLock | None:
-        # Imported here: filelock brings asyncio and costs more than the rest of this room.
-        from filelock import FileLock, SoftFileLock, Timeout
-
-        # Not by thread: leases begin on the arbiter's thread and may end on another.
-        lock = FileLock(self._path, thread_local=False)
+    def _locked(self) -> int | None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire(blocking=False)
-        except Timeout:
+            locked = _lock(file)
+        except OSError:
+            os.close(file)
+            raise
+        if not locked:
+            os.close(file)
             return None
-        except NotImplementedError as error:  # what filelock before 3.24 makes of ENOSYS
-            raise self._unusable(str(error)) from error
-        except OSError as error:
-            raise self._unusable(error.strerror or str(error)) from error
-        if isinstance(lock, SoftFileLock):
-            # What later versions do on ENOSYS: a file that stays when its process is killed.
-            lock.release(force=True)
-            raise self._unusable("this file system has no locks")
-        return lock
+        return file
 
-    def _unusable(self, why: str) -> GpuError:
-        return GpuError(f"The GPU's lock {self._path} cannot be used: {why}. {_ADVICE}")
+    def _close(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            with contextlib.suppress(OSError):
+                os.close(file)
+
+    def _forget_after_fork(self) -> None:
+        # Closing leaves the lock with the parent, whose file it is too; unlocking would not. The
+        # guard may have been taken, at the fork, by a thread that is not here.
+        self._guard = threading.Lock()
+        self._close()
+
+
+_all: weakref.WeakSet[GpuLock] = weakref.WeakSet()
+
+
+def _forget_all_after_fork() -> None:
+    for lock in list(_all):
+        lock._forget_after_fork()
+
+
+if sys.platform == "win32":
+
+    def _lock(file: int) -> bool:
+        try:
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)  # byte 0, which need not exist
+        except PermissionError:
+            return False
+        return True
+
+    def _unlock(file: int) -> None:
+        os.lseek(file, 0, os.SEEK_SET)
+        msvcrt.locking(file, msvcrt.LK_UNLCK, 1)
+
+else:
+    os.register_at_fork(after_in_child=_forget_all_after_fork)
+
+    def _lock(file: int) -> bool:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _unlock(file: int) -> None:
+        fcntl.flock(file, fcntl.LOCK_UN)
