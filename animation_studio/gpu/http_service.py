@@ -1,0 +1,354 @@
+"""What every kind of service shares: questions by HTTP, acts that go to their end, stop and start.
+
+A kind inherits from HttpService and says how it stands, sleeps, wakes and proves itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import ServiceError
+from ..registry.services import ServiceEntry
+from .commands import Launched, launch, run_command
+from .http import Outcome, Query, Reply, api_key, ask
+from .service import Condition, Proof, ServiceState
+
+__all__ = ["Deadline", "HttpService", "Pauses"]
+
+# First pause between two looks, factor, longest; in seconds.
+_PAUSES = (0.025, 1.5, 0.5)
+# The least that a question gets when a time-out is nearly used up, in seconds.
+_LEAST = 0.05
+
+_ADVICE = {
+    Outcome.REFUSED: "Start it, or check base_url in services.yaml.",
+    Outcome.UNREACHABLE: "Check base_url in services.yaml and the network.",
+    Outcome.SILENT: "It is busy or hangs: look at its log; if it stays so, restart it.",
+    Outcome.BROKEN: "It may have crashed: look at its log and restart it.",
+    Outcome.GARBAGE: "Check that base_url and kind in services.yaml are this server's.",
+    Outcome.ANSWERED: "Look at its log; if it stays so, restart it.",
+}
+_KEY_STATUSES = (401, 403)
+_KEY_ADVICE = "Name the environment variable that holds its key as api_key_env in services.yaml."
+
+
+class Deadline:
+    """A moment in the future, by the monotonic clock."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._end = time.monotonic() + seconds
+
+    @property
+    def left(self) -> float:
+        """Seconds until it; never less than the little that one question needs."""
+        return max(self._end - time.monotonic(), _LEAST)
+
+    @property
+    def passed(self) -> bool:
+        """Whether it lies in the past."""
+        return time.monotonic() >= self._end
+
+
+class Pauses:
+    """Growing pauses between looks: `while await pauses.more(): look`.
+
+    The first look comes at once, the last when the deadline has passed.
+    """
+
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline = deadline
+        self._next = 0.0
+
+    async def more(self) -> bool:
+        """Pause; return False when no time is left for another look."""
+        first, factor, longest = _PAUSES
+        if self._next and self._deadline.passed:
+            return False
+        await asyncio.sleep(min(self._next, self._deadline.left))
+        self._next = min(self._next * factor, longest) or first
+        return True
+
+
+class HttpService:
+    """A Service that is asked by HTTP; see `service.Service` for what each method promises.
+
+    `log_folder` takes the output of its start command, as NAME.log.
+    """
+
+    can_sleep = False
+    health = "/health"
+
+    def __init__(self, key: str, entry: ServiceEntry, log_folder: Path) -> None:
+        self._key = key
+        self._entry = entry
+        self._log = log_folder / f"{re.sub(r'[^A-Za-z0-9._-]', '_', key)}.log"
+        self._launched: Launched | None = None
+        self._act_name = ""
+        self._act: asyncio.Task[None] | None = None
+
+    @property
+    def key(self) -> str:
+        """Its name in services.yaml."""
+        return self._key
+
+    @property
+    def entry(self) -> ServiceEntry:
+        """What services.yaml says of it."""
+        return self._entry
+
+    @property
+    def can_stop(self) -> bool:
+        """Whether it can be ended, and started again afterwards."""
+        return self._entry.stop is not None and self._entry.start is not None
+
+    # What a kind says of itself
+
+    async def look(self) -> Condition:
+        """Ask how it stands, whatever is under way. Raises ServiceError for the key alone."""
+        raise NotImplementedError
+
+    async def fall_asleep(self, level: int, deadline: Deadline) -> None:
+        """Do what `sleep` promises, by the deadline."""
+        raise self.error("be put to sleep", "cannot give memory back without ending", _NO_SLEEP)
+
+    async def wake_up(self, level: int, deadline: Deadline) -> None:
+        """Do what `wake` promises, by the deadline."""
+
+    async def work(self, deadline: Deadline) -> str:
+        """Let it do the least work there is and return what that was, by the deadline."""
+        raise NotImplementedError
+
+    # The protocol
+
+    async def condition(self) -> Condition:
+        """Ask how it stands."""
+        if not await self._settled(self._entry.timeouts.answer):
+            said = f"is still busy: the order to {self._act_name} was cancelled and has not ended"
+            return Condition(ServiceState.SILENT, said, self.can_sleep)
+        try:
+            return await self.look()
+        except ServiceError as error:
+            return Condition(ServiceState.FAILING, str(error), self.can_sleep)
+
+    async def sleep(self, level: int) -> None:
+        """Put it to sleep."""
+        deadline = Deadline(self._entry.timeouts.sleep)
+        await self._to_its_end("sleep", deadline, lambda: self.fall_asleep(level, deadline))
+
+    async def wake(self, level: int) -> None:
+        """Wake it."""
+        deadline = Deadline(self._entry.timeouts.wake)
+        await self._to_its_end("wake", deadline, lambda: self.wake_up(level, deadline))
+
+    async def stop(self) -> None:
+        """Stop it."""
+        deadline = Deadline(self._entry.timeouts.stop)
+        await self._to_its_end("stop", deadline, lambda: self._stop(deadline))
+
+    async def start(self) -> None:
+        """Start it."""
+        deadline = Deadline(self._entry.timeouts.start)
+        await self._settle("start", deadline)
+        reply = await self._ask_health(deadline)
+        if reply.ok:
+            return
+        if reply.outcome is not Outcome.REFUSED:
+            # Something listens: another start would only fight with it for the port.
+            await self._until_healthy(deadline, None)
+            return
+        if self._entry.start is None:
+            raise self.error("start", "does not run and has no start command", _no_command("start"))
+        launched = launch(self._entry.start, self._log, f"{self.name}: its start command")
+        try:
+            await self._until_healthy(deadline, launched)
+        except BaseException:
+            await launched.end()
+            raise
+        self._launched = launched
+
+    async def prove(self) -> Proof:
+        """Let it do the least work there is."""
+        deadline = Deadline(self._entry.timeouts.wake)
+        await self._settle("prove that it works", deadline)
+        started = time.monotonic()
+        what = await self.work(deadline)
+        return Proof(what, time.monotonic() - started)
+
+    # For the kinds
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return f"Service {self._key} ({self._entry.base_url})"
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        timeout: float | None = None,
+        query: Query = (),
+        body: Mapping[str, Any] | None = None,
+        expect_json: bool = True,
+    ) -> Reply:
+        """Send one request; `timeout` defaults to that of a short question."""
+        limit = self._entry.timeouts.answer if timeout is None else timeout
+        return await ask(
+            self._entry,
+            method,
+            path,
+            timeout=limit,
+            query=query,
+            body=body,
+            expect_json=expect_json,
+        )
+
+    async def order(
+        self,
+        asked: str,
+        method: str,
+        path: str,
+        *,
+        timeout: float | None = None,
+        query: Query = (),
+        body: Mapping[str, Any] | None = None,
+        expect_json: bool = True,
+    ) -> Reply:
+        """Send one request and return its good reply; raise ServiceError for any other."""
+        reply = await self.ask(
+            method, path, timeout=timeout, query=query, body=body, expect_json=expect_json
+        )
+        if not reply.ok:
+            raise self.refusal(asked, reply)
+        return reply
+
+    def error(self, asked: str, said: str, advice: str) -> ServiceError:
+        """Return the error of what was asked ("wake"), what came of it, and what to do."""
+        return ServiceError(f"{self.name} was asked to {asked} and {said}. {advice}")
+
+    def refusal(self, asked: str, reply: Reply) -> ServiceError:
+        """Return the error of a reply that is not good."""
+        return self.error(asked, reply.said, self.advice(reply))
+
+    def advice(self, reply: Reply) -> str:
+        """Return what to do about a reply that is not good."""
+        return _KEY_ADVICE if reply.status in _KEY_STATUSES else _ADVICE[reply.outcome]
+
+    def trouble(self, reply: Reply) -> Condition:
+        """Return the condition that a reply tells which is not good."""
+        states = {
+            Outcome.REFUSED: ServiceState.STOPPED,
+            Outcome.UNREACHABLE: ServiceState.SILENT,
+            Outcome.SILENT: ServiceState.SILENT,
+        }
+        state = states.get(reply.outcome, ServiceState.FAILING)
+        return Condition(state, f"It {reply.said}. {self.advice(reply)}", self.can_sleep)
+
+    def unlike(self, reply: Reply, expected: str) -> Reply:
+        """Return a good reply as the garbage that it is: without what its kind always says."""
+        said = f"answered {reply.status} without {expected}"
+        return Reply(Outcome.GARBAGE, said, reply.status, reply.text)
+
+    # Acts
+
+    async def _to_its_end(
+        self, name: str, deadline: Deadline, act: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        """Run an act that goes on when the caller is cancelled; `act` keeps the deadline itself."""
+        await self._settle(name, deadline)
+        task = asyncio.create_task(act())
+        # Nobody may be left to hear of its failure.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._act_name, self._act = name, task
+        await asyncio.shield(task)
+
+    async def _settle(self, asked: str, deadline: Deadline) -> None:
+        if not await self._settled(deadline.left):
+            said = f"is still busy with the order to {self._act_name}, which was cancelled"
+            raise self.error(asked, said, _ADVICE[Outcome.SILENT])
+
+    async def _settled(self, seconds: float) -> bool:
+        """Wait for the act of a cancelled caller; return whether none is under way any more."""
+        task = self._act
+        if task is None or task.done() or task.get_loop() is not asyncio.get_running_loop():
+            self._act = None
+            return True
+        done, _ = await asyncio.wait({task}, timeout=seconds)
+        return bool(done)
+
+    # Stop and start
+
+    async def _stop(self, deadline: Deadline) -> None:
+        await self._order_end(deadline)
+        pauses = Pauses(deadline)
+        while await pauses.more():
+            # A short question: one that hangs while it ends must not use up the time.
+            reply = await self.ask("GET", self._health, timeout=min(deadline.left, 1.0))
+            if reply.outcome is Outcome.REFUSED:
+                break
+        else:
+            said = f"still listens after {deadline.seconds:.3g} s"
+            raise self.error("stop", said, "Check its stop command in services.yaml.")
+        launched, self._launched = self._launched, None
+        if launched is not None and not await launched.wait(deadline.left):
+            said = f"no longer listens, but its process {launched.pid} has not ended"
+            raise self.error("stop", said, "It may still hold memory: look at its log.")
+
+    async def _order_end(self, deadline: Deadline) -> None:
+        """Run the stop command. Whether it did its work is what the address says."""
+        if self._entry.stop is None:
+            raise self.error("stop", "has no stop command", _no_command("stop"))
+        try:
+            what = f"{self.name}: its stop command"
+            await run_command(self._entry.stop, deadline.left, what)
+        except ServiceError as error:
+            # A command that finds nothing to stop fails too (pkill, docker stop).
+            reply = await self.ask("GET", self._health, expect_json=False)
+            if reply.outcome is not Outcome.REFUSED:
+                raise self._clean(error) from None
+
+    async def _until_healthy(self, deadline: Deadline, launched: Launched | None) -> None:
+        reply = Reply(Outcome.REFUSED, "")
+        pauses = Pauses(deadline)
+        while await pauses.more():
+            reply = await self._ask_health(deadline)
+            if reply.ok:
+                return
+            if launched is not None and launched.exit_status not in (None, 0):
+                said = f"its start command ended with status {launched.exit_status}"
+                advice = "Try the command in a terminal and correct it in services.yaml."
+                raise self._clean(self.error("start", f"{said}. {launched.tail()}", advice))
+        said = f"was not ready after {deadline.seconds:.3g} s: it {reply.said}"
+        if launched is not None:
+            said += f". What was started is ended again. {launched.tail()}"
+        advice = "Raise timeouts.start in services.yaml if it needs longer."
+        raise self._clean(self.error("start", said, advice))
+
+    async def _ask_health(self, deadline: Deadline) -> Reply:
+        limit = min(self._entry.timeouts.answer, deadline.left)
+        return await self.ask("GET", self._health, timeout=limit, expect_json=False)
+
+    @property
+    def _health(self) -> str:
+        return self._entry.health or self.health
+
+    def _clean(self, error: ServiceError) -> ServiceError:
+        """Return the error without the key, which a server may print among its arguments."""
+        key = api_key(self._entry)
+        return error if key is None else ServiceError(str(error).replace(key, "***"))
+
+
+_NO_SLEEP = "Give it stop and start commands in services.yaml: stopping it frees its memory."
+
+
+def _no_command(name: str) -> str:
+    return (
+        f"Write the command as a list in services.yaml, for example "
+        f'{name}: ["systemctl", "--user", "{name}", "NAME"].'
+    )

@@ -1,0 +1,184 @@
+"""vLLM: sleeps and wakes by the routes that VLLM_SERVER_DEV_MODE=1 opens (vLLM 0.8 and later).
+
+Facts that shape this module: a request to a sleeping vLLM hangs; /health and /v1/models are 200 all
+the same; /is_sleeping says true as soon as the scheduler pauses, before memory is freed, so only
+the answer to POST /sleep is the end of it; waking one that is still on its way to sleep would set
+the scheduler running over memory that then goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from .http import Query, Reply
+from .http_service import Deadline, HttpService, Pauses
+from .openai_api import model_of, one_token
+from .service import Condition, OutOfMemory, ServiceState
+
+__all__ = ["VllmService", "is_out_of_memory"]
+
+_NO_ROUTE = (404, 405, 501)
+_MODE_UNKNOWN = (400, 422)
+_HOW_TO_SLEEP = (
+    "Start vLLM with the environment variable VLLM_SERVER_DEV_MODE=1 and the option "
+    "--enable-sleep-mode, so that it can sleep."
+)
+_NO_SLEEP_ROUTES = "it has no sleep routes"
+_OUT_OF_MEMORY = re.compile(r"out.?of.?memory|\bOOM\b|not enough memory", re.IGNORECASE)
+_DROPPED = re.compile(r'^vllm:engine_sleep_state\{[^}]*sleep_state="discard_all"[^}]*\} 1', re.M)
+# Level 2 dropped the weights: they get memory, are read again, and only then is there a cache.
+# Each step does nothing where it was done before, so the whole may be repeated after a failure.
+_WAKE_2: tuple[tuple[str, Query, dict[str, str] | None], ...] = (
+    ("/wake_up", (("tags", "weights"),), None),
+    ("/collective_rpc", (), {"method": "reload_weights"}),
+    ("/wake_up", (("tags", "kv_cache"),), None),
+    ("/reset_prefix_cache", (), None),
+)
+
+
+def is_out_of_memory(reply: Reply) -> bool:
+    """Whether a reply that is not good names a lack of memory as its cause."""
+    return bool(_OUT_OF_MEMORY.search(reply.said) or _OUT_OF_MEMORY.search(reply.text))
+
+
+class VllmService(HttpService):
+    """A vLLM server of one model."""
+
+    can_sleep = True
+
+    async def look(self) -> Condition:
+        """Ask /is_sleeping, and /health where there is no such route."""
+        asleep, reply = await self._is_sleeping(self._entry.timeouts.answer)
+        if asleep is not None:
+            return Condition(ServiceState.ASLEEP if asleep else ServiceState.AWAKE)
+        if reply.status not in _NO_ROUTE:
+            return self.trouble(reply)
+        health = await self.ask("GET", self._health, expect_json=False)
+        if not health.ok:
+            return self.trouble(health)
+        return Condition(ServiceState.AWAKE, f"{_NO_SLEEP_ROUTES}. {_HOW_TO_SLEEP}", False)
+
+    async def fall_asleep(self, level: int, deadline: Deadline) -> None:
+        """POST /sleep: first politely, then for certain; then look."""
+        asked = f"sleep (level {level})"
+        if await self._sleeps(asked, deadline):
+            return
+        reply = await self._post_sleep(level, deadline)
+        if not reply.ok:
+            raise self.refusal(asked, reply)
+        await self._until(True, asked, deadline)
+
+    async def wake_up(self, level: int, deadline: Deadline) -> None:
+        """POST /wake_up, in the order that the level needs; then look."""
+        asked = f"wake (level {level})"
+        asleep, reply = await self._is_sleeping(min(self._entry.timeouts.answer, deadline.left))
+        if asleep is False or (asleep is None and reply.status in _NO_ROUTE):
+            return
+        if asleep is None:
+            raise self.refusal(asked, reply)
+        if level == 2 or await self._dropped_weights(deadline):
+            for path, query, body in _WAKE_2:
+                await self._wake_step(asked, path, query, body, deadline)
+        else:
+            await self._wake_step(asked, "/wake_up", (), None, deadline)
+        await self._until(False, asked, deadline)
+
+    async def work(self, deadline: Deadline) -> str:
+        """Answer one token, after a look at whether it would answer at all."""
+        asked = "answer one token"
+        model = await model_of(self, deadline)
+        asleep, reply = await self._is_sleeping(min(self._entry.timeouts.answer, deadline.left))
+        if asleep:
+            said = "is asleep: a request would wait without an end, so none was sent"
+            raise self.error(asked, said, "Wake it first.")
+        if asleep is None and reply.status not in _NO_ROUTE:
+            raise self.refusal(asked, reply)
+        return await one_token(self, model, deadline)
+
+    async def _is_sleeping(self, timeout: float) -> tuple[bool | None, Reply]:
+        """Return what /is_sleeping says, None where it says neither, and the reply."""
+        reply = await self.ask("GET", "/is_sleeping", timeout=timeout)
+        said = reply.data.get("is_sleeping") if reply.ok else None
+        if reply.ok and not isinstance(said, bool):
+            reply = self.unlike(reply, "is_sleeping")
+        return (said if isinstance(said, bool) else None), reply
+
+    async def _sleeps(self, asked: str, deadline: Deadline) -> bool:
+        asleep, reply = await self._is_sleeping(min(self._entry.timeouts.answer, deadline.left))
+        if asleep is not None:
+            return asleep
+        if reply.status in _NO_ROUTE:
+            raise self.error(asked, f"cannot: {_NO_SLEEP_ROUTES}", _HOW_TO_SLEEP)
+        raise self.refusal(asked, reply)
+
+    async def _post_sleep(self, level: int, deadline: Deadline) -> Reply:
+        """Ask for sleep and let answers in progress end; cut them when half the time is over.
+
+        Somebody else's long answer is worth some seconds, and no more: whoever took the GPU waits.
+        The first request stays open meanwhile: vLLM ends both when the last answer is cut.
+        """
+        polite = asyncio.create_task(self._post_sleep_mode(level, "wait", deadline))
+        try:
+            done, _ = await asyncio.wait({polite}, timeout=deadline.left / 2)
+            if done:
+                return polite.result()
+            return await self._post_sleep_mode(level, "abort", deadline)
+        finally:
+            polite.cancel()
+
+    async def _post_sleep_mode(self, level: int, mode: str, deadline: Deadline) -> Reply:
+        # By query only: a JSON body is ignored and means level 1. `mode` is ignored before 0.17.
+        query = [("level", str(level)), ("mode", mode)]
+        reply = await self._post("/sleep", query, None, deadline)
+        if reply.status in _MODE_UNKNOWN:
+            reply = await self._post("/sleep", query[:1], None, deadline)
+        return reply
+
+    async def _wake_step(
+        self,
+        asked: str,
+        path: str,
+        query: Query,
+        body: dict[str, str] | None,
+        deadline: Deadline,
+    ) -> None:
+        reply = await self._post(path, query, body, deadline)
+        if reply.ok:
+            return
+        step = path + "".join(f"?{name}={value}" for name, value in query)
+        if is_out_of_memory(reply):
+            said = f"has too little GPU memory for it ({step} {reply.said})"
+            advice = "Free GPU memory and wake it again; if that fails too, restart it."
+            raise OutOfMemory(str(self.error(asked, said, advice)))
+        raise self.error(asked, f"{step} {reply.said}", self.advice(reply))
+
+    async def _dropped_weights(self, deadline: Deadline) -> bool:
+        """Whether it sleeps at level 2, as /metrics tells since 0.11, whoever put it to sleep.
+
+        Woken as from level 1 it would answer with noise.
+        """
+        timeout = min(self._entry.timeouts.answer, deadline.left)
+        reply = await self.ask("GET", "/metrics", timeout=timeout, expect_json=False)
+        return reply.ok and bool(_DROPPED.search(reply.text))
+
+    async def _until(self, asleep: bool, asked: str, deadline: Deadline) -> None:
+        pauses = Pauses(deadline)
+        reply = None
+        while await pauses.more():
+            timeout = min(self._entry.timeouts.answer, deadline.left)
+            says, reply = await self._is_sleeping(timeout)
+            if says is asleep:
+                return
+        assert reply is not None
+        if not reply.ok:
+            raise self.refusal(asked, reply)
+        said = f"agreed, but after {deadline.seconds:.3g} s /is_sleeping still says the contrary"
+        raise self.error(asked, said, "Look at its log; if it stays so, restart it.")
+
+    async def _post(
+        self, path: str, query: Query, body: dict[str, str] | None, deadline: Deadline
+    ) -> Reply:
+        return await self.ask(
+            "POST", path, timeout=deadline.left, query=query, body=body, expect_json=False
+        )

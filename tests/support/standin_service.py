@@ -1,0 +1,383 @@
+"""A stand-in for a service: a real server on a real port that behaves as its kind does, and fails
+as it is told.
+
+    with StandIn("vllm") as server:
+        server.fault("POST /sleep", status=500, times=1)
+        ... server.url, server.asleep, server.requests["POST /sleep"], server.memory_bytes() ...
+
+As a process: `python tests/support/standin_service.py --kind vllm --port N`. A running one is
+steered by `POST /_standin` with the keys of `steer`, and tells of itself by `GET /_standin`; a
+`--control FILE` of the same form is read before every request.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.support.standin_kinds import KINDS, Answer, Model, Question
+
+__all__ = ["Fault", "StandIn"]
+
+GIB = 1 << 30
+
+
+@dataclass
+class Fault:
+    """What goes wrong at a route, `times` often (None: always).
+
+    First `delay` seconds pass. Then, in this order: `hang` never answers, `die` ends the server,
+    `cut` closes the connection in the middle of the answer, `truncated` sends half of the JSON and
+    says that it was all, `megabytes` sends so many of noise, `status` answers with that and `text`.
+    With `acts` the route does its work nevertheless, before the answer goes wrong.
+    """
+
+    delay: float = 0.0
+    hang: bool = False
+    die: bool = False
+    cut: bool = False
+    truncated: bool = False
+    megabytes: int = 0
+    status: int | None = None
+    text: str = "the stand-in was told to fail"
+    acts: bool = False
+    times: int | None = None
+
+    @property
+    def only_late(self) -> bool:
+        return not (
+            self.hang or self.die or self.cut or self.truncated or self.megabytes or self.status
+        )
+
+
+@dataclass
+class Request:
+    """A request that came: `asleep` is how the server stood then."""
+
+    route: str
+    query: dict[str, list[str]]
+    body: Any
+    headers: dict[str, str]
+    asleep: bool
+
+
+class StandIn:
+    """One server of a kind ("vllm", "ollama", "llama_cpp", "openai", "gpt_sovits").
+
+    `settings` are attributes of the kind's model (see standin_kinds): memory_awake, dev_mode,
+    sleep_seconds, wake_out_of_memory, keeps_memory, api_key, ... Later they are set on `.model`.
+    `on_memory` is called with the bytes that it holds whenever these change. `process`: dying ends
+    the whole process.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        *,
+        port: int = 0,
+        on_memory: Callable[[int], None] | None = None,
+        process: bool = False,
+        **settings: Any,
+    ) -> None:
+        self.kind = kind
+        self.model: Model = KINDS[kind](**settings)
+        self.requests: Counter[str] = Counter()
+        self.log: list[Request] = []
+        self.control: Path | None = None
+        self._control_read = ""
+        self._faults: list[tuple[str, Fault]] = []
+        self._on_memory = on_memory
+        self._process = process
+        self._held: int | None = None
+        self._server: _Server | None = None
+        self._port = port
+
+    # As a server
+
+    def __enter__(self) -> StandIn:
+        self.serve()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.crash()
+
+    def serve(self) -> None:
+        """Begin to listen, with the model as a fresh start has it; always at the same port."""
+        self.model.begin()
+        self._server = _Server(("127.0.0.1", self._port), self)
+        self._port = self._server.server_address[1]
+        threading.Thread(
+            target=self._server.serve_forever, args=(0.01,), name="stand-in", daemon=True
+        ).start()
+        self.tell_memory()
+
+    def crash(self) -> None:
+        """End at once, as kill -9 does: nothing listens, all connections break."""
+        server, self._server = self._server, None
+        if server is not None:
+            self.model.end()
+            server.stop()
+            self.tell_memory()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def port(self) -> int:
+        return self._port
+
+    @property
+    def running(self) -> bool:
+        return self._server is not None
+
+    @property
+    def asleep(self) -> bool:
+        return self.running and self.model.asleep
+
+    def memory_bytes(self) -> int:
+        """The GPU memory that it holds."""
+        return self.model.memory_bytes() if self.running else 0
+
+    def tell_memory(self) -> None:
+        held = self.memory_bytes()
+        if held != self._held:
+            self._held = held
+            if self._on_memory is not None:
+                self._on_memory(held)
+
+    # Told by a test
+
+    def fault(self, route: str, **kind: Any) -> None:
+        """Let a route ("POST /sleep", or "*" for all) fail as `Fault` says."""
+        self._faults.append((route, Fault(**kind)))
+
+    def heal(self) -> None:
+        """Forget all faults."""
+        self._faults.clear()
+
+    def steer(self, orders: Mapping[str, Any]) -> None:
+        """Obey {"model": {attribute: value}, "faults": [{"route": ..., ...}], "heal": true}."""
+        if orders.get("heal"):
+            self.heal()
+        for name, value in orders.get("model", {}).items():
+            assert hasattr(self.model, name), name
+            setattr(self.model, name, value)
+        for fault in orders.get("faults", ()):
+            self.fault(**fault)
+        self.tell_memory()
+
+    def report(self) -> dict[str, Any]:
+        """What `GET /_standin` answers."""
+        return {
+            "requests": dict(self.requests),
+            "asleep": self.asleep,
+            "memory": self.memory_bytes(),
+            "work_while_asleep": self.model.work_while_asleep,
+            "harm": self.model.harm,
+            "pid": os.getpid(),
+        }
+
+    # Of the server's threads
+
+    def note(self, request: Request) -> None:
+        self._read_control()
+        self.requests[request.route] += 1
+        self.log.append(request)
+
+    def take_fault(self, route: str) -> Fault | None:
+        for at, fault in self._faults:
+            if at in (route, "*") and fault.times != 0:
+                if fault.times is not None:
+                    fault.times -= 1
+                return fault
+        return None
+
+    def die(self) -> None:
+        if self._process:
+            os._exit(70)
+        self.crash()
+
+    def _read_control(self) -> None:
+        if self.control is not None and self.control.exists():
+            text = self.control.read_text(encoding="utf-8")
+            if text != self._control_read:
+                self._control_read = text
+                self.steer(json.loads(text))
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, address: tuple[str, int], standin: StandIn) -> None:
+        self.standin = standin
+        self.ended = threading.Event()
+        self._open: set[socket.socket] = set()
+        super().__init__(address, _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that left is no error of the stand-in."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+    def stop(self) -> None:
+        self.ended.set()
+        self.shutdown()
+        self.server_close()
+        for connection in list(self._open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        self._answer("GET")
+
+    def do_POST(self) -> None:
+        self._answer("POST")
+
+    def _answer(self, method: str) -> None:
+        standin = self.server.standin
+        parts = urlsplit(self.path)
+        content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = json.loads(content) if content else None
+        route = f"{method} {parts.path}"
+        if parts.path == "/_standin":
+            if method == "POST":
+                standin.steer(body or {})
+            self._send(Answer(200, standin.report()))
+            return
+        query: dict[str, list[str]] = {}
+        for name, value in parse_qsl(parts.query, keep_blank_values=True):
+            query.setdefault(name, []).append(value)
+        headers = dict(self.headers.items())
+        standin.note(Request(route, query, body, headers, standin.asleep))
+        question = Question(route, query, body, headers, self._gone)
+        fault = standin.take_fault(route)
+        if fault is None:
+            self._work(question)
+        else:
+            self._fail(fault, question)
+
+    def _work(self, question: Question) -> None:
+        standin = self.server.standin
+        answer = standin.model.answer(question)
+        standin.tell_memory()
+        if answer is None:  # whoever asked has left
+            return
+        if answer.die == "before":
+            standin.die()
+        else:
+            self._send(answer)
+            if answer.die:
+                standin.die()
+
+    def _fail(self, fault: Fault, question: Question) -> None:
+        standin = self.server.standin
+        end = time.monotonic() + fault.delay
+        while time.monotonic() < end and not self._gone():
+            time.sleep(0.005)
+        if fault.only_late:
+            self._work(question)
+            return
+        good: Answer | None = None
+        if fault.acts:
+            good = standin.model.answer(question)
+            standin.tell_memory()
+        if fault.hang:
+            while not self._gone():
+                time.sleep(0.01)
+        elif fault.die:
+            standin.die()
+        elif fault.cut or fault.truncated:
+            whole = json.dumps(good.data if good and good.data else {"is_sleeping": False}).encode()
+            half = whole[: len(whole) // 2]
+            self._head(200, len(whole) if fault.cut else len(half))
+            self.wfile.write(half)
+        elif fault.megabytes:
+            self._head(200, fault.megabytes << 20)
+            with contextlib.suppress(OSError):
+                for _ in range(fault.megabytes):
+                    self.wfile.write(b"x" * (1 << 20))
+        else:
+            self._send(Answer(fault.status or 500, fault.text))
+
+    def _gone(self) -> bool:
+        """Whether the client closed the connection, or the server is to end."""
+        if self.server.ended.is_set():
+            return True
+        try:
+            ready, _, _ = select.select([self.connection], [], [], 0)
+            return bool(ready) and not self.connection.recv(1, socket.MSG_PEEK)
+        except (OSError, ValueError):
+            return True
+
+    def _send(self, answer: Answer) -> None:
+        content = answer.data
+        raw = content.encode() if isinstance(content, str) else json.dumps(content).encode()
+        raw = b"" if content is None else raw
+        with contextlib.suppress(OSError):
+            self._head(answer.status, len(raw), isinstance(content, str))
+            self.wfile.write(raw)
+
+    def _head(self, status: int, length: int, plain: bool = False) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "text/plain" if plain else "application/json")
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kind", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--control", type=Path)
+    parser.add_argument("--start-seconds", type=float, default=0.0)
+    parser.add_argument("--ignore-term", action="store_true")
+    parser.add_argument("--settings", type=json.loads, default={})
+    options = parser.parse_args()
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: options.ignore_term or ended.set())
+    print(f"stand-in {options.kind} starts", flush=True)
+    if ended.wait(options.start_seconds):
+        return
+    standin = StandIn(options.kind, port=options.port, process=True, **options.settings)
+    standin.control = options.control
+    with standin:
+        ended.wait()
+
+
+if __name__ == "__main__":
+    main()
