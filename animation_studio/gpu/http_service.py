@@ -12,11 +12,11 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import ServiceError
+from ..errors import ServiceError, StudioError
 from ..registry.services import ServiceEntry
 from .commands import Launched, launch, run_command
 from .http import Outcome, Query, Reply, api_key, ask
-from .service import Condition, Proof, ServiceState
+from .service import Condition, OutOfMemory, Proof, ServiceState
 
 __all__ = ["Deadline", "HttpService", "Pauses"]
 
@@ -33,6 +33,8 @@ _ADVICE = {
     Outcome.GARBAGE: "Check that base_url and kind in services.yaml are this server's.",
     Outcome.ANSWERED: "Look at its log; if it stays so, restart it.",
 }
+# vLLM, PyTorch and llama.cpp say the first; Ollama the second.
+_OUT_OF_MEMORY = re.compile(r"out.?of.?memory|requires more (system|gpu) memory", re.IGNORECASE)
 _KEY_STATUSES = (401, 403)
 _KEY_ADVICE = "Name the environment variable that holds its key as api_key_env in services.yaml."
 
@@ -91,6 +93,7 @@ class HttpService:
         self._launched: Launched | None = None
         self._act_name = ""
         self._act: asyncio.Task[None] | None = None
+        self._abandoned = False
 
     @property
     def key(self) -> str:
@@ -128,12 +131,12 @@ class HttpService:
 
     async def condition(self) -> Condition:
         """Ask how it stands."""
-        if not await self._settled(self._entry.timeouts.answer):
-            said = f"is still busy: the order to {self._act_name} was cancelled and has not ended"
-            return Condition(ServiceState.SILENT, said, self.can_sleep)
+        if self._abandoned:
+            # However it stands now, it is about to stand otherwise. The act keeps its own time.
+            await self._settled(None)
         try:
             return await self.look()
-        except ServiceError as error:
+        except StudioError as error:
             return Condition(ServiceState.FAILING, str(error), self.can_sleep)
 
     async def sleep(self, level: int) -> None:
@@ -181,6 +184,11 @@ class HttpService:
         return Proof(what, time.monotonic() - started)
 
     # For the kinds
+
+    @property
+    def health_path(self) -> str:
+        """The path of its health check: the user's, else the kind's own."""
+        return self._entry.health or self.health
 
     @property
     def name(self) -> str:
@@ -236,6 +244,13 @@ class HttpService:
         """Return the error of a reply that is not good."""
         return self.error(asked, reply.said, self.advice(reply))
 
+    def wake_refusal(self, asked: str, said: str, reply: Reply) -> ServiceError:
+        """Return the error of a reply to an order that takes GPU memory; `said` tells of it."""
+        if not _OUT_OF_MEMORY.search(reply.text):
+            return self.error(asked, said, self.advice(reply))
+        advice = "Free GPU memory and wake it again; if that fails too, restart it."
+        return OutOfMemory(str(self.error(asked, f"has too little memory: it {said}", advice)))
+
     def advice(self, reply: Reply) -> str:
         """Return what to do about a reply that is not good."""
         return _KEY_ADVICE if reply.status in _KEY_STATUSES else _ADVICE[reply.outcome]
@@ -266,30 +281,35 @@ class HttpService:
         # Nobody may be left to hear of its failure.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._act_name, self._act = name, task
-        await asyncio.shield(task)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self._abandoned = True
+            raise
 
     async def _settle(self, asked: str, deadline: Deadline) -> None:
         if not await self._settled(deadline.left):
             said = f"is still busy with the order to {self._act_name}, which was cancelled"
             raise self.error(asked, said, _ADVICE[Outcome.SILENT])
 
-    async def _settled(self, seconds: float) -> bool:
-        """Wait for the act of a cancelled caller; return whether none is under way any more."""
+    async def _settled(self, seconds: float | None) -> bool:
+        """Wait for the act of an earlier caller; return whether none is under way any more."""
         task = self._act
-        if task is None or task.done() or task.get_loop() is not asyncio.get_running_loop():
-            self._act = None
-            return True
-        done, _ = await asyncio.wait({task}, timeout=seconds)
-        return bool(done)
+        if task is not None and task.get_loop() is asyncio.get_running_loop():
+            await asyncio.wait({task}, timeout=seconds)
+            if not task.done():
+                return False
+        self._act, self._abandoned = None, False
+        return True
 
     # Stop and start
 
     async def _stop(self, deadline: Deadline) -> None:
-        await self._order_end(deadline)
+        await self.order_end(deadline)
         pauses = Pauses(deadline)
         while await pauses.more():
             # A short question: one that hangs while it ends must not use up the time.
-            reply = await self.ask("GET", self._health, timeout=min(deadline.left, 1.0))
+            reply = await self.ask("GET", self.health_path, timeout=min(deadline.left, 1.0))
             if reply.outcome is Outcome.REFUSED:
                 break
         else:
@@ -300,7 +320,7 @@ class HttpService:
             said = f"no longer listens, but its process {launched.pid} has not ended"
             raise self.error("stop", said, "It may still hold memory: look at its log.")
 
-    async def _order_end(self, deadline: Deadline) -> None:
+    async def order_end(self, deadline: Deadline) -> None:
         """Run the stop command. Whether it did its work is what the address says."""
         if self._entry.stop is None:
             raise self.error("stop", "has no stop command", _no_command("stop"))
@@ -309,7 +329,7 @@ class HttpService:
             await run_command(self._entry.stop, deadline.left, what)
         except ServiceError as error:
             # A command that finds nothing to stop fails too (pkill, docker stop).
-            reply = await self.ask("GET", self._health, expect_json=False)
+            reply = await self.ask("GET", self.health_path, expect_json=False)
             if reply.outcome is not Outcome.REFUSED:
                 raise self._clean(error) from None
 
@@ -332,11 +352,7 @@ class HttpService:
 
     async def _ask_health(self, deadline: Deadline) -> Reply:
         limit = min(self._entry.timeouts.answer, deadline.left)
-        return await self.ask("GET", self._health, timeout=limit, expect_json=False)
-
-    @property
-    def _health(self) -> str:
-        return self._entry.health or self.health
+        return await self.ask("GET", self.health_path, timeout=limit, expect_json=False)
 
     def _clean(self, error: ServiceError) -> ServiceError:
         """Return the error without the key, which a server may print among its arguments."""

@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..registry.services import ServiceEntry, ServiceKind
+from .gpt_sovits import GptSovitsService
 from .http_service import HttpService
+from .llama_cpp import LlamaCppService
+from .ollama import OllamaService
+from .openai_compatible import OpenAIService
 from .service import Service
 from .vllm import VllmService
 
@@ -13,6 +17,10 @@ __all__ = ["open_service"]
 
 _KINDS: dict[ServiceKind, type[HttpService]] = {
     "vllm": VllmService,
+    "ollama": OllamaService,
+    "llama_cpp": LlamaCppService,
+    "openai": OpenAIService,
+    "gpt_sovits": GptSovitsService,
 }
 
 

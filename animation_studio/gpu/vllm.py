@@ -14,9 +14,9 @@ import re
 from .http import Query, Reply
 from .http_service import Deadline, HttpService, Pauses
 from .openai_api import model_of, one_token
-from .service import Condition, OutOfMemory, ServiceState
+from .service import Condition, ServiceState
 
-__all__ = ["VllmService", "is_out_of_memory"]
+__all__ = ["VllmService"]
 
 _NO_ROUTE = (404, 405, 501)
 _MODE_UNKNOWN = (400, 422)
@@ -25,7 +25,6 @@ _HOW_TO_SLEEP = (
     "--enable-sleep-mode, so that it can sleep."
 )
 _NO_SLEEP_ROUTES = "it has no sleep routes"
-_OUT_OF_MEMORY = re.compile(r"out.?of.?memory|\bOOM\b|not enough memory", re.IGNORECASE)
 _DROPPED = re.compile(r'^vllm:engine_sleep_state\{[^}]*sleep_state="discard_all"[^}]*\} 1', re.M)
 # Level 2 dropped the weights: they get memory, are read again, and only then is there a cache.
 # Each step does nothing where it was done before, so the whole may be repeated after a failure.
@@ -35,11 +34,6 @@ _WAKE_2: tuple[tuple[str, Query, dict[str, str] | None], ...] = (
     ("/wake_up", (("tags", "kv_cache"),), None),
     ("/reset_prefix_cache", (), None),
 )
-
-
-def is_out_of_memory(reply: Reply) -> bool:
-    """Whether a reply that is not good names a lack of memory as its cause."""
-    return bool(_OUT_OF_MEMORY.search(reply.said) or _OUT_OF_MEMORY.search(reply.text))
 
 
 class VllmService(HttpService):
@@ -54,7 +48,7 @@ class VllmService(HttpService):
             return Condition(ServiceState.ASLEEP if asleep else ServiceState.AWAKE)
         if reply.status not in _NO_ROUTE:
             return self.trouble(reply)
-        health = await self.ask("GET", self._health, expect_json=False)
+        health = await self.ask("GET", self.health_path, expect_json=False)
         if not health.ok:
             return self.trouble(health)
         return Condition(ServiceState.AWAKE, f"{_NO_SLEEP_ROUTES}. {_HOW_TO_SLEEP}", False)
@@ -147,11 +141,7 @@ class VllmService(HttpService):
         if reply.ok:
             return
         step = path + "".join(f"?{name}={value}" for name, value in query)
-        if is_out_of_memory(reply):
-            said = f"has too little GPU memory for it ({step} {reply.said})"
-            advice = "Free GPU memory and wake it again; if that fails too, restart it."
-            raise OutOfMemory(str(self.error(asked, said, advice)))
-        raise self.error(asked, f"{step} {reply.said}", self.advice(reply))
+        raise self.wake_refusal(asked, f"{reply.said} (to POST {step})", reply)
 
     async def _dropped_weights(self, deadline: Deadline) -> bool:
         """Whether it sleeps at level 2, as /metrics tells since 0.11, whoever put it to sleep.

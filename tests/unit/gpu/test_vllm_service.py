@@ -63,7 +63,7 @@ def test_a_second_sleep_and_a_second_wake_are_no_errors(tmp_path: Path) -> None:
 def test_out_of_memory_is_told_apart_and_a_retry_wakes(tmp_path: Path) -> None:
     async def run() -> None:
         await service.sleep(1)
-        with pytest.raises(OutOfMemory, match=r"too little GPU memory.*Free GPU memory"):
+        with pytest.raises(OutOfMemory, match=r"too little memory.*CUDA Error.*Free GPU memory"):
             await service.wake(1)
         await service.wake(1)
 

@@ -1,0 +1,53 @@
+"""GPT-SoVITS (api_v2.py): gives memory back only by ending.
+
+It answers one request at a time: while it speaks, even its health check waits, so silence is not
+death. `GET /control?command=exit` ends it (it answers 500 or nothing, then the process goes).
+"""
+
+from __future__ import annotations
+
+from .http import Outcome
+from .http_service import Deadline, HttpService
+from .service import Condition, ServiceState
+
+__all__ = ["GptSovitsService"]
+
+
+class GptSovitsService(HttpService):
+    """A GPT-SoVITS server."""
+
+    health = "/openapi.json"
+
+    @property
+    def can_stop(self) -> bool:
+        """Whether it can be started again; it ends by itself when asked."""
+        return self.entry.start is not None
+
+    async def look(self) -> Condition:
+        """Ask its health check."""
+        reply = await self.ask("GET", self.health_path)
+        if reply.ok:
+            return Condition(ServiceState.AWAKE, can_sleep=False)
+        found = self.trouble(reply)
+        if found.state is ServiceState.SILENT:
+            said = f"It {reply.said}; it may be speaking, which takes as long as it takes."
+            return Condition(ServiceState.SILENT, said, False)
+        return found
+
+    async def work(self, deadline: Deadline) -> str:
+        """Answer its health check, within the time that speaking may take."""
+        await self.order("answer", "GET", self.health_path, timeout=deadline.left)
+        return "its list of routes"
+
+    async def order_end(self, deadline: Deadline) -> None:
+        """Run the stop command, else ask it to exit where a start command brings it back."""
+        if self.entry.stop is not None or self.entry.start is None:
+            await super().order_end(deadline)
+            return
+        query = [("command", "exit")]
+        reply = await self.ask(
+            "GET", "/control", timeout=deadline.left, query=query, expect_json=False
+        )
+        # 500, a broken connection and silence are all how a yes can look.
+        if reply.outcome is Outcome.UNREACHABLE or reply.status in (400, 401, 403, 404, 422):
+            raise self.refusal("stop", reply)
