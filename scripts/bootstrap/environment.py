@@ -1,4 +1,4 @@
-"""The two virtual environments: one that ComfyUI runs in, one beside it for tests and checks.
+"""Virtual environments: one that ComfyUI runs in, one beside it for tests and checks.
 
 env holds PyTorch, ComfyUI's requirements and the pack's. dev sees env's packages through a .pth
 file, so that PyTorch is there once, and adds what pyproject.toml lists as `dev`.
@@ -21,7 +21,16 @@ from .say import Problem, Steps
 from .stamps import differences, digest_of_text, read_stamp, remove_stamp, write_stamp
 from .system import apt_install
 
-__all__ = ["Interpreter", "ensure_dev", "ensure_env", "interpreter_in", "look_at", "python_in"]
+__all__ = [
+    "Interpreter",
+    "ensure_dev",
+    "ensure_env",
+    "ensure_packages",
+    "ensure_venv",
+    "interpreter_in",
+    "look_at",
+    "python_in",
+]
 
 # The user's PyTorch; on Pythons it was not built for, the newest trio that goes together.
 TORCH = ("torch==2.7.0", "torchvision==0.22.0", "torchaudio==2.7.0")
@@ -32,8 +41,8 @@ TEST_PACKAGES = ("lycoris-lora>=3.2",)
 # Installed without what it asks for: its opencv-python writes the files of opencv-python-headless.
 # The rest of what it asks for is in the dev extra and in env.
 TEST_ALONE = ("insightface>=2.1",)
-# What the two hold once finished, with room for pip's temporary files.
-GIGABYTES = {"env": 8.0, "dev": 1.3}
+# What each holds once finished, with room for pip's temporary files.
+GIGABYTES = {"env": 8.0, "dev": 1.3, "vllm": 3.0}
 LINK = "_animation_studio_env.pth"
 # Imported once after an installation: what fails here would fail in ComfyUI with a traceback.
 IMPORTS = "import torch, torchvision, torchaudio, aiohttp, numpy, safetensors, yaml, pydantic"
@@ -81,7 +90,7 @@ def interpreter_in(folder: Path) -> Interpreter | None:
 
 def ensure_env(home: Home, comfyui_requirements: Path, steps: Steps) -> Interpreter:
     """Return the interpreter with PyTorch and both requirements files, made if needed."""
-    interpreter = _ensure_venv(home.env, sys.executable, steps)
+    interpreter = ensure_venv(home.env, sys.executable, steps)
     torch = TORCH if interpreter.version[:2] <= TORCH_LAST_PYTHON else TORCH_NEWEST
     own = REPOSITORY / "requirements.txt"
     inputs: dict[str, object] = {
@@ -91,13 +100,13 @@ def ensure_env(home: Home, comfyui_requirements: Path, steps: Steps) -> Interpre
         "pack requirements": digest_of_text(own.read_text(encoding="utf-8")),
     }
     arguments: list[str | Path] = [*torch, "-r", comfyui_requirements, "-r", own, "requests"]
-    _ensure_packages(home, home.env, interpreter, inputs, arguments, steps, IMPORTS)
+    ensure_packages(home, home.env, interpreter, inputs, arguments, steps, IMPORTS)
     return interpreter
 
 
 def ensure_dev(home: Home, env: Interpreter, steps: Steps) -> Interpreter:
     """Return the interpreter for tests and checks; it sees env's packages and adds its own."""
-    interpreter = _ensure_venv(home.dev, env.path, steps, env.version[:2])
+    interpreter = ensure_venv(home.dev, env.path, steps, env.version[:2])
     link = interpreter.site_packages / LINK
     content = f"{env.site_packages}\n"
     if not link.is_file() or link.read_text(encoding="utf-8") != content:
@@ -113,13 +122,13 @@ def ensure_dev(home: Home, env: Interpreter, steps: Steps) -> Interpreter:
     pinned = [name for name in TORCH if env.version[:2] <= TORCH_LAST_PYTHON]
     constraints.write_text("".join(f"{name}\n" for name in pinned), encoding="utf-8")
     arguments: list[str | Path] = [*wanted, "-c", constraints]
-    _ensure_packages(
+    ensure_packages(
         home, home.dev, interpreter, inputs, arguments, steps, DEV_IMPORTS, alone=TEST_ALONE
     )
     return interpreter
 
 
-def _ensure_venv(
+def ensure_venv(
     folder: Path,
     maker: str | Path,
     steps: Steps,
@@ -193,7 +202,7 @@ def _last_line(output: str) -> str:
     return lines[-1] if lines else "no reason was given."
 
 
-def _ensure_packages(
+def ensure_packages(
     home: Home,
     folder: Path,
     interpreter: Interpreter,

@@ -65,6 +65,16 @@ class Home:
         return self.root / "faces"
 
     @property
+    def vllm(self) -> Path:
+        """The environment of the vLLM that tests talk to."""
+        return self.root / "vllm"
+
+    @property
+    def language_model(self) -> Path:
+        """The tiny model of that vLLM."""
+        return self.standins / "llm"
+
+    @property
     def run(self) -> Path:
         """ComfyUI's input, output, temp and user folders of quickstart."""
         return self.root / "run"

@@ -14,6 +14,7 @@ from .home import Home
 from .models import ensure_standins
 from .processes import clean_environment
 from .say import Steps
+from .vllm import ensure_vllm, why_no_vllm
 
 __all__ = ["Workshop", "prepare_dev", "prepare_tests"]
 
@@ -58,7 +59,7 @@ def prepare_dev(steps: Steps) -> Workshop:
 
 
 def prepare_tests(steps: Steps) -> tuple[Workshop, dict[str, str]]:
-    """Prepare all that tests need (five steps); return it with the variables for them."""
+    """Prepare all that tests need (six steps); return it with the variables for them."""
     workshop = prepare_dev(steps)
     home = workshop.home
     with home.locked(steps):
@@ -66,6 +67,12 @@ def prepare_tests(steps: Steps) -> tuple[Workshop, dict[str, str]]:
         ensure_standins(home, workshop.checkout.root, workshop.env, steps, for_tests=True)
         steps.step("Faces, and models that know them")
         ensure_faces(home, workshop.dev, steps)
+        steps.step("A vLLM on the processor, and a tiny model for it")
+        reason = why_no_vllm()
+        if reason:
+            steps.note(reason)
+        else:
+            ensure_vllm(home, steps)
         steps.step("A browser")
         browser = ensure_browser(home, workshop.dev, steps)
         steps.note(browser)

@@ -14,10 +14,10 @@ __all__ = ["main"]
 HELP = """\
 usage: scripts/test [PYTEST ARGUMENT ...]
 
-Prepare what the tests need (Python packages, ComfyUI, stand-in models, faces, a browser) and run
-pytest.
+Prepare what the tests need (Python packages, ComfyUI, stand-in models, faces, vLLM, a browser) and
+run pytest.
 Arguments go to pytest: `scripts/test tests/unit -k lora`; `scripts/test -- --help` shows its own
-options. The first run fetches about 5 GB and keeps 10 GB in .studio (or $ANIMATION_STUDIO_HOME).
+options. The first run fetches about 6 GB and keeps 12 GB in .studio (or $ANIMATION_STUDIO_HOME).
 """
 
 
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _test(arguments: list[str]) -> int:
-    steps = Steps(6)
+    steps = Steps(7)
     workshop, variables = prepare_tests(steps)
     steps.step("Tests")
     return _pytest(workshop, variables, arguments)

@@ -54,7 +54,7 @@ def ensure(folder, steps, wheel):
 
     def ensure(**inputs):
         interpreter = interpreter_in(folder.env)
-        environment._ensure_packages(
+        environment.ensure_packages(
             folder, folder.env, interpreter, inputs, [wheel], steps, "import tiny_pack"
         )
         return interpreter
@@ -108,7 +108,7 @@ def test_a_package_without_its_requirements_is_repaired_too(folder, steps, wheel
     alone = str(make_wheel(tmp_path / "wheels", "lone_pack", wants))
 
     def ensure():
-        environment._ensure_packages(
+        environment.ensure_packages(
             folder, folder.env, interpreter, {}, [wheel], steps, "import lone_pack", alone=(alone,)
         )
 
@@ -127,7 +127,7 @@ def test_an_environment_that_does_not_run_is_made_anew(folder, steps):
     python.unlink()
     python.symlink_to(folder.root / "python-that-was-removed")
     assert interpreter_in(folder.env) is None
-    made = environment._ensure_venv(folder.env, sys.executable, steps)
+    made = environment.ensure_venv(folder.env, sys.executable, steps)
     assert made.version == sys.version_info[:3]
     assert interpreter_in(folder.env) == made
 
@@ -135,5 +135,5 @@ def test_an_environment_that_does_not_run_is_made_anew(folder, steps):
 def test_an_environment_left_half_made_is_made_anew(folder, steps):
     (folder.env / "bin").mkdir(parents=True)
     (folder.env / "pyvenv.cfg").write_text("home = /nowhere\n")
-    made = environment._ensure_venv(folder.env, sys.executable, steps)
+    made = environment.ensure_venv(folder.env, sys.executable, steps)
     assert look_at(made.path) == made
