@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["DeviceMemory", "Meter", "ProcessMemory"]
+__all__ = ["DeviceMemory", "Meter", "ProcessMemory", "open_meter"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,10 @@ class ProcessMemory:
 
 @dataclass(frozen=True)
 class DeviceMemory:
-    """One GPU at one moment, in bytes. `index` is NVML's; `uuid` as "GPU-...", as torch has it."""
+    """One GPU at one moment, in bytes; `used` and `free` make up `total`.
+
+    `index` is NVML's. `uuid` begins with "GPU-" ("MIG-" for a part of one); torch has it without.
+    """
 
     index: int
     uuid: str
@@ -45,3 +48,10 @@ class Meter(Protocol):
 
     def processes(self, index: int) -> Sequence[ProcessMemory] | None:
         """Return who holds memory on a GPU, the largest first; None where that is unknown."""
+
+
+def open_meter() -> Meter:
+    """Return the meter of this machine, which says by itself what it cannot read, and why."""
+    from .nvml import NvmlMeter
+
+    return NvmlMeter()

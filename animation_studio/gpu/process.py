@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 __all__ = ["process_name", "started_at"]
 
 _PROC = Path("/proc")
 # Programs that say nothing about what they run; the script or module after them does.
-_INTERPRETERS = ("python", "pypy", "node", "ruby", "perl", "java", "bash", "sh")
+_INTERPRETER = re.compile(r"(python|pypy|node|ruby|perl|bash|sh)w?[\d.]*(\.exe)?", re.IGNORECASE)
 _LONGEST_NAME = 80
 
 
@@ -58,8 +59,9 @@ def process_name(pid: int) -> str:
     arguments = _command(pid)
     if not arguments or not arguments[0]:
         return ""
-    program = _base(arguments[0])
-    if program.lower().startswith(_INTERPRETERS):
+    # Some programs write their whole line into the first argument, options and all.
+    program = _base(arguments[0].partition(" -")[0])
+    if _INTERPRETER.fullmatch(program):
         program = " ".join([program, *_script(arguments[1:])])
     return "".join(c if c.isprintable() else "?" for c in program)[:_LONGEST_NAME]
 

@@ -1,4 +1,4 @@
-"""A scripted GPU behind a stand-in for NVIDIA's libnvidia-ml.so.1: the product's own meter reads it.
+"""A scripted GPU behind a stand-in for libnvidia-ml.so.1, which the product's own meter reads.
 
 `build` compiles the library. It takes effect in this process after `load`, and in a program that is
 started with `ScriptedGpu.environment`. The figures can change at any time, while others read.
