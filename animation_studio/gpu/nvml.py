@@ -75,14 +75,15 @@ class NvmlMeter:
     def devices(self) -> list[DeviceMemory]:
         """Return every GPU that can be read; empty with a `problem`, never an exception."""
         count = self._ask(lambda driver: driver.count())
-        if count is None:
-            return []
-        indexes = range(count + (self._ask(lambda driver: driver.instance_count()) or 0))
+        indexes = range((count or 0) + (self._ask(lambda driver: driver.instance_count()) or 0))
         found = [device for device in map(self.read, indexes) if device is not None]
-        with self._guard:
-            if self._driver is not None:
-                why = (self._refusal or _UNTOLD) if count else _NO_GPU
-                self._problem = "" if found else _UNREADABLE.format(why=why)
+        driver = self._driver
+        if found:
+            self._problem = ""
+        elif driver is not None:
+            why = _NO_GPU if count == 0 else self._refusal or _UNTOLD
+            # Begun anew later: after a reset, say, NVML goes on telling that the GPU is lost.
+            self._end(driver, _UNREADABLE.format(why=why), again_at_once=False)
         return found
 
     def read(self, index: int) -> DeviceMemory | None:
