@@ -20,28 +20,33 @@ GB = 10**9
 
 @dataclass
 class Question:
-    """A request; `gone` says whether whoever asked has left."""
+    """A request. `gone`: whoever asked has left, or the server has ended; `over`: only that."""
 
     route: str
     query: dict[str, list[str]]
     body: Any
     headers: dict[str, str]
     gone: Callable[[], bool]
+    over: Callable[[], bool]
 
 
 @dataclass
 class Answer:
-    """Status and JSON (or text, or None for nothing); `die`: "before" or "after" sending it."""
+    """Status and JSON (or text, or None for nothing); with `die` the server ends after it."""
 
     status: int
     data: Any = None
-    die: str = ""
+    die: bool = False
 
 
 class Model:
-    """What all kinds have: a name, memory, a key, work that takes time."""
+    """What all kinds have: a name, memory, a key, work that takes time.
+
+    `changed` is to be called where memory changes while no request is answered.
+    """
 
     asleep = False
+    changed: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(self, **settings: Any) -> None:
         self.name = "tiny"
@@ -63,9 +68,6 @@ class Model:
 
     def begin(self) -> None:
         """Be as after a start."""
-
-    def end(self) -> None:
-        """Let go what waits."""
 
     def memory_bytes(self) -> int:
         return self.memory_awake
@@ -169,7 +171,7 @@ class Vllm(Model):
             self.aborted += self.in_flight
             self.in_flight = 0
         # The server goes on with it whether or not the asker stays.
-        while self.in_flight and self.knows_mode:
+        while self.in_flight and self.knows_mode and not question.over():
             time.sleep(0.002)
         time.sleep(self.sleep_seconds)
         with self.lock:
@@ -269,6 +271,7 @@ class Ollama(Model):
         while self.in_flight:
             time.sleep(0.002)
         self.loaded.pop(name, None)
+        self.changed()
 
 
 class LlamaCpp(Model):
@@ -336,6 +339,7 @@ class LlamaCpp(Model):
         if self.load_fails:
             self.failed.add(name)
         self.states[name] = "unloaded" if self.load_fails else "loaded"
+        self.changed()
 
     def work(self, question: Question) -> Answer | None:
         self.idle = False
@@ -366,7 +370,7 @@ class GptSovits(Model):
 
     def get_control(self, question: Question) -> Answer:
         if question.query.get("command") == ["exit"]:
-            return Answer(500, "Internal Server Error", die="after")
+            return Answer(500, "Internal Server Error", die=True)
         return Answer(400, {"message": "command is required"})
 
 

@@ -5,9 +5,11 @@ as it is told.
         server.fault("POST /sleep", status=500, times=1)
         ... server.url, server.asleep, server.requests["POST /sleep"], server.memory_bytes() ...
 
+`server.commands()` are stop and start commands for services.yaml that end and begin this very one.
+
 As a process: `python tests/support/standin_service.py --kind vllm --port N`. A running one is
 steered by `POST /_standin` with the keys of `steer`, and tells of itself by `GET /_standin`; a
-`--control FILE` of the same form is read before every request.
+`--control FILE` of the same form is read before every request. `--gpu FILE` is a ScriptedGpu's.
 """
 
 from __future__ import annotations
@@ -23,11 +25,11 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
 if __package__ in (None, ""):
@@ -35,9 +37,12 @@ if __package__ in (None, ""):
 
 from tests.support.standin_kinds import KINDS, Answer, Model, Question
 
+if TYPE_CHECKING:
+    from tests.support.nvml_standin import ScriptedGpu
+
 __all__ = ["Fault", "StandIn"]
 
-GIB = 1 << 30
+_GPU_LOCK = threading.Lock()
 
 
 @dataclass
@@ -84,8 +89,8 @@ class StandIn:
 
     `settings` are attributes of the kind's model (see standin_kinds): memory_awake, dev_mode,
     sleep_seconds, wake_out_of_memory, keeps_memory, api_key, ... Later they are set on `.model`.
-    `on_memory` is called with the bytes that it holds whenever these change. `process`: dying ends
-    the whole process.
+    `gpu` is a ScriptedGpu, or the file of one that only processes write to: what the server holds
+    is added to what is used there. `process`: dying ends the whole process.
     """
 
     def __init__(
@@ -93,7 +98,7 @@ class StandIn:
         kind: str,
         *,
         port: int = 0,
-        on_memory: Callable[[int], None] | None = None,
+        gpu: ScriptedGpu | Path | None = None,
         process: bool = False,
         **settings: Any,
     ) -> None:
@@ -104,9 +109,15 @@ class StandIn:
         self.control: Path | None = None
         self._control_read = ""
         self._faults: list[tuple[str, Fault]] = []
-        self._on_memory = on_memory
+        self._gpu = gpu
         self._process = process
-        self._held: int | None = None
+        self._held = 0
+        self._keeper: _Keeper | None = None
+        # Of its start command: seconds until it listens, and the status with which it fails.
+        self.start_seconds = 0.0
+        self.start_fails = False
+        self.stop_fails = False
+        self.model.changed = self.tell_memory
         self._server: _Server | None = None
         self._port = port
 
@@ -118,24 +129,28 @@ class StandIn:
 
     def __exit__(self, *_: object) -> None:
         self.crash()
+        if self._keeper is not None:
+            self._keeper.stop()
 
     def serve(self) -> None:
         """Begin to listen, with the model as a fresh start has it; always at the same port."""
         self.model.begin()
-        self._server = _Server(("127.0.0.1", self._port), self)
+        self._server = _Server(("127.0.0.1", self._port), self, _Handler)
         self._port = self._server.server_address[1]
-        threading.Thread(
-            target=self._server.serve_forever, args=(0.01,), name="stand-in", daemon=True
-        ).start()
         self.tell_memory()
 
     def crash(self) -> None:
         """End at once, as kill -9 does: nothing listens, all connections break."""
         server, self._server = self._server, None
         if server is not None:
-            self.model.end()
             server.stop()
             self.tell_memory()
+
+    def commands(self) -> dict[str, list[str]]:
+        """Return `stop` and `start` commands that end and begin this server."""
+        if self._keeper is None:
+            self._keeper = _Keeper(self)
+        return {what: self._keeper.command(what) for what in ("stop", "start")}
 
     @property
     def url(self) -> str:
@@ -158,11 +173,16 @@ class StandIn:
         return self.model.memory_bytes() if self.running else 0
 
     def tell_memory(self) -> None:
-        held = self.memory_bytes()
-        if held != self._held:
-            self._held = held
-            if self._on_memory is not None:
-                self._on_memory(held)
+        """Let the GPU hold what the server holds."""
+        with _GPU_LOCK:
+            change = self.memory_bytes() - self._held
+            self._held += change
+            if not change or self._gpu is None:
+                return
+            if isinstance(self._gpu, Path):
+                _add_to_file(self._gpu, change)
+            else:
+                self._gpu.add(change)
 
     # Told by a test
 
@@ -212,9 +232,9 @@ class StandIn:
         return None
 
     def die(self) -> None:
+        self.crash()
         if self._process:
             os._exit(70)
-        self.crash()
 
     def _read_control(self) -> None:
         if self.control is not None and self.control.exists():
@@ -224,15 +244,43 @@ class StandIn:
                 self.steer(json.loads(text))
 
 
+def _add_to_file(file: Path, change: int) -> None:
+    """Add to what is used on the first GPU of a ScriptedGpu's file, one process at a time."""
+    lock = file.with_suffix(".lock")
+    while True:
+        try:
+            os.close(os.open(lock, os.O_CREAT | os.O_EXCL))
+            break
+        except FileExistsError:
+            time.sleep(0.002)
+    try:
+        first, *others = file.read_text(encoding="utf-8").splitlines()
+        words = first.split(" ")  # device INDEX UUID TOTAL USED FREE RESERVED NAME
+        words[4], words[5] = str(int(words[4]) + change), str(int(words[5]) - change)
+        part = file.with_suffix(f".{os.getpid()}")
+        part.write_text("\n".join([" ".join(words), *others]) + "\n", encoding="utf-8")
+        part.replace(file)
+    finally:
+        lock.unlink()
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, address: tuple[str, int], standin: StandIn) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        standin: StandIn,
+        handler: type[BaseHTTPRequestHandler],
+    ) -> None:
         self.standin = standin
         self.ended = threading.Event()
         self._open: set[socket.socket] = set()
-        super().__init__(address, _Handler)
+        super().__init__(address, handler)
+        threading.Thread(
+            target=self.serve_forever, args=(0.01,), name="stand-in", daemon=True
+        ).start()
 
     def process_request(self, request: Any, client_address: Any) -> None:
         self._open.add(request)
@@ -284,7 +332,8 @@ class _Handler(BaseHTTPRequestHandler):
             query.setdefault(name, []).append(value)
         headers = dict(self.headers.items())
         standin.note(Request(route, query, body, headers, standin.asleep))
-        question = Question(route, query, body, headers, self._gone)
+        over = self.server.ended.is_set
+        question = Question(route, query, body, headers, self._gone, over)
         fault = standin.take_fault(route)
         if fault is None:
             self._work(question)
@@ -297,12 +346,9 @@ class _Handler(BaseHTTPRequestHandler):
         standin.tell_memory()
         if answer is None:  # whoever asked has left
             return
-        if answer.die == "before":
+        self._send(answer)
+        if answer.die:
             standin.die()
-        else:
-            self._send(answer)
-            if answer.die:
-                standin.die()
 
     def _fail(self, fault: Fault, question: Question) -> None:
         standin = self.server.standin
@@ -359,11 +405,52 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
 
+class _Keeper:
+    """Listens for the stop and start commands of a stand-in, which are small programs."""
+
+    _PROGRAM = (
+        "import sys, urllib.request as r, urllib.error as e\n"
+        "try: r.build_opener(r.ProxyHandler({})).open(sys.argv[1], b'', 60)\n"
+        "except e.HTTPError as error: sys.exit(error.read().decode())\n"
+    )
+
+    def __init__(self, standin: StandIn) -> None:
+        self._server = _Server(("127.0.0.1", 0), standin, _KeeperHandler)
+        self.stop = self._server.stop
+
+    def command(self, what: str) -> list[str]:
+        url = f"http://127.0.0.1:{self._server.server_address[1]}/{what}"
+        return [sys.executable, "-I", "-S", "-c", self._PROGRAM, url]
+
+
+class _KeeperHandler(BaseHTTPRequestHandler):
+    server: _Server
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Say nothing."""
+
+    def do_POST(self) -> None:
+        standin = self.server.standin
+        failed = standin.start_fails if self.path == "/start" else standin.stop_fails
+        if self.path == "/stop" and not failed:
+            standin.crash()
+        elif self.path == "/start" and not failed:
+            time.sleep(standin.start_seconds)
+            if not standin.running:
+                standin.serve()
+        text = f"the stand-in cannot {self.path[1:]}".encode() if failed else b""
+        self.send_response(500 if failed else 200)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kind", required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--control", type=Path)
+    parser.add_argument("--gpu", type=Path)
     parser.add_argument("--start-seconds", type=float, default=0.0)
     parser.add_argument("--ignore-term", action="store_true")
     parser.add_argument("--settings", type=json.loads, default={})
@@ -373,7 +460,9 @@ def main() -> None:
     print(f"stand-in {options.kind} starts", flush=True)
     if ended.wait(options.start_seconds):
         return
-    standin = StandIn(options.kind, port=options.port, process=True, **options.settings)
+    standin = StandIn(
+        options.kind, port=options.port, gpu=options.gpu, process=True, **options.settings
+    )
     standin.control = options.control
     with standin:
         ended.wait()
