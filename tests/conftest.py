@@ -19,8 +19,10 @@ sys.path[:] = [*(entry for entry in sys.path if Path(entry or ".").resolve() != 
 
 from scripts.bootstrap.environment import python_in  # noqa: E402
 from scripts.bootstrap.home import Home  # noqa: E402
+from scripts.bootstrap.vllm import why_no_vllm  # noqa: E402
 from tests.support import faces  # noqa: E402
 from tests.support.server import ComfyServer, Prepared  # noqa: E402
+from tests.support.vllm import VllmParts, VllmServer  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -82,6 +84,39 @@ def comfyui_modules(comfyui_root: Path) -> Iterator[Path]:
     args.cpu = args.fp32_unet = args.fp32_text_enc = True
     yield comfyui_root
     sys.path.remove(str(comfyui_root))
+
+
+@pytest.fixture(scope="session")
+def vllm_parts(home: Home) -> VllmParts:
+    """The interpreter that has vLLM, and the tiny model for it."""
+    python = python_in(home.vllm)
+    hint = why_no_vllm() or "scripts/test makes it"
+    assert python.is_file(), f"{python}: no vLLM; {hint}"
+    assert (home.language_model / "config.json").is_file(), f"{home.language_model}: no model"
+    return VllmParts(python, home.language_model)
+
+
+@pytest.fixture(scope="session")
+def vllm(vllm_parts: VllmParts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
+    """The one vLLM that all tests share, with the sleep routes; leave it awake."""
+    server = VllmServer.start(vllm_parts, tmp_path_factory.mktemp("vllm"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def start_vllm(vllm_parts: VllmParts, tmp_path: Path) -> Iterator[Callable[..., VllmServer]]:
+    """Start a vLLM of the test's own, with the options of `VllmServer.start`."""
+    started: list[VllmServer] = []
+
+    def start(**options: object) -> VllmServer:
+        folder = tmp_path / f"vllm{len(started)}"
+        started.append(VllmServer.start(vllm_parts, folder, **options))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -79,7 +79,7 @@ def _ensure_model(home: Home, interpreter: Interpreter, steps: Steps) -> None:
     half.mkdir(parents=True)
     log = home.logs / "standin-llm.log"
     # Isolated: the folder of the script holds modules whose names are those of packages.
-    command = [interpreter.path, "-I", MAKER, "--out", half]
+    command: list[str | Path] = [interpreter.path, "-I", MAKER, "--out", half]
     status, said = follow(command, log, steps, lambda line: None)
     if status != 0:
         raise Problem(f"The tests' language model could not be made; see {log}.")

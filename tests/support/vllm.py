@@ -1,0 +1,199 @@
+"""A real vLLM for tests: on the processor, with a tiny random model; and requests to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scripts.bootstrap.server import HOST, free_port
+
+from .launch_vllm import MODEL
+from .stop_by_pidfile import alive
+
+__all__ = ["VllmParts", "VllmServer", "start_command", "stop_command"]
+
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+SUPPORT = Path(__file__).parent
+STOP_SECONDS = 40.0
+
+
+@dataclass(frozen=True)
+class VllmParts:
+    """What scripts/test prepared: the interpreter that has vLLM, and the model's folder."""
+
+    python: Path
+    model: Path
+
+
+def start_command(
+    parts: VllmParts, port: int, pidfile: Path, *, dev_mode: bool = True, name: str = MODEL
+) -> list[str]:
+    """Return a start command for services.yaml; it ends when the server answers."""
+    return [
+        *(sys.executable, str(SUPPORT / "launch_vllm.py")),
+        *("--python", str(parts.python), "--model", str(parts.model), "--name", name),
+        *("--port", str(port), "--pidfile", str(pidfile)),
+        *([] if dev_mode else ["--no-dev-mode"]),
+    ]
+
+
+def stop_command(pidfile: Path) -> list[str]:
+    """Return the stop command that goes with it."""
+    return [sys.executable, str(SUPPORT / "stop_by_pidfile.py"), str(pidfile)]
+
+
+class VllmServer:
+    """A running vLLM. It ends with the test process, however that ends."""
+
+    def __init__(self, parts: VllmParts, folder: Path, port: int, options: dict[str, Any]) -> None:
+        self.parts = parts
+        self.folder = folder
+        self.port = port
+        self.url = f"http://{HOST}:{port}"
+        self.model = str(options["name"])
+        self.api_key: str | None = options.pop("api_key")
+        self.pidfile = folder / f"vllm-{port}.pid"
+        self._options = options
+        self._keeper: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def start(
+        cls,
+        parts: VllmParts,
+        folder: Path,
+        *,
+        port: int | None = None,
+        dev_mode: bool = True,
+        api_key: str | None = None,
+        name: str = MODEL,
+    ) -> VllmServer:
+        """Start one and return it when it answers (25-45 s). `folder` gets its log.
+
+        `dev_mode` opens the sleep routes; with `api_key` /v1 asks for it. There is no
+        --enable-sleep-mode: on a processor vLLM refuses to start with it, and sleeps without.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        options = {"dev_mode": dev_mode, "api_key": api_key, "name": name}
+        server = cls(parts, folder, port or free_port(), options)
+        server._launch()
+        return server
+
+    @property
+    def pid(self) -> int:
+        """The process that answers; its children are in the process group of the same number."""
+        return int(self.pidfile.read_text(encoding="utf-8").splitlines()[0])
+
+    def processes(self) -> list[int]:
+        """Return the server's processes that run."""
+        return alive(self.pid) if self.pidfile.is_file() else []
+
+    def log(self) -> str:
+        """Return all that it said so far."""
+        path = self.folder / f"vllm-{self.port}.log"
+        return path.read_text(encoding="utf-8", errors="replace")
+
+    def stop(self) -> None:
+        """End it and its children. Safe to repeat, and after `kill`."""
+        if self._keeper is None:
+            return
+        # Closes its stdin, which is what it waits for.
+        self._keeper.communicate(timeout=STOP_SECONDS)
+        self._keeper = None
+        assert self.processes() == [], f"vLLM does not end: {self.processes()}"
+
+    def restart(self) -> None:
+        """End it and start it again at the same port."""
+        self.stop()
+        self._launch()
+
+    def kill(self) -> None:
+        """SIGKILL to the process that answers, as a crash would; `restart` brings it back."""
+        os.kill(self.pid, signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """SIGSTOP: it accepts connections and says nothing."""
+        os.killpg(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """End what `freeze` began."""
+        os.killpg(self.pid, signal.SIGCONT)
+
+    def ask(
+        self, method: str, path: str, body: object = None, timeout: float = 30.0
+    ) -> tuple[int, Any]:
+        """Return the status and the JSON (None for an empty answer) of a request.
+
+        The API key is sent. Raises TimeoutError when no answer comes in time, URLError when nobody
+        listens.
+        """
+        headers = {"Content-Type": "application/json", **self.headers()}
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, headers, method=method)
+        try:
+            with _OPENER.open(request, timeout=timeout) as answer:
+                return answer.status, _json(answer.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, _json(error.read())
+
+    def headers(self) -> Mapping[str, str]:
+        """Return what proves that we may ask."""
+        return {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+
+    def chat(self, tokens: int = 1, timeout: float = 60.0, **settings: object) -> dict[str, Any]:
+        """Return its answer of exactly so many tokens (200 a second) to one short message."""
+        body = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": "luca runs on the beach"}],
+            "max_tokens": tokens,
+            "ignore_eos": True,
+            **settings,
+        }
+        status, answer = self.ask("POST", "/v1/chat/completions", body, timeout)
+        assert status == 200, answer
+        return dict(answer)
+
+    def is_sleeping(self) -> bool:
+        """Return what it says of itself."""
+        _, answer = self.ask("GET", "/is_sleeping")
+        return bool(answer["is_sleeping"])
+
+    def wake(self) -> None:
+        """Wake it from whatever it is in."""
+        status, answer = self.ask("POST", "/wake_up")
+        assert status == 200, answer
+
+    def _launch(self) -> None:
+        self.pidfile.unlink(missing_ok=True)
+        environment = {**os.environ}
+        environment.pop("VLLM_API_KEY", None)
+        if self.api_key:
+            environment["VLLM_API_KEY"] = self.api_key
+        self._keeper = subprocess.Popen(
+            [*start_command(self.parts, self.port, self.pidfile, **self._options), "--attached"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            # Ctrl-C is for pytest, whose fixtures then end the server in order.
+            start_new_session=True,
+        )
+        assert self._keeper.stdout is not None
+        if self._keeper.stdout.readline().strip() != b"ready":
+            self.stop()
+            raise RuntimeError(f"vLLM did not start:\n{self.log()[-3000:]}")
+
+
+def _json(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError:
+        return data.decode(errors="replace") or None
