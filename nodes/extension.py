@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from ..animation_studio.bridge import environment, folders, routes
+from ..animation_studio.bridge import environment, folders, gpu_routes, recovery, routes
 from .control import Control
 from .face_report import SaveReport
 from .faces import CalibrateThreshold, ConsistencyFilter, FaceReferences
+from .gpu import ResumeLLM, VRAMGuard
 from .look import CharacterLoraLoader
 from .pose import Pose, SavePose
 from .quality import QualityPreset
@@ -24,7 +25,9 @@ class AnimationStudio(ComfyExtension):
         """Return the nodes, and prepare what they stand on."""
         folders.register_model_folders()
         routes.register()
+        gpu_routes.register()
         environment.warn_about_attention()
+        recovery.begin()
         return [
             CharacterLoraLoader,
             QualityPreset,
@@ -36,6 +39,8 @@ class AnimationStudio(ComfyExtension):
             CalibrateThreshold,
             UntilConsistent,
             JudgeTry,
+            VRAMGuard,
+            ResumeLLM,
             SaveReport,
             SaveTake,
         ]

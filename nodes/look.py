@@ -107,6 +107,7 @@ class CharacterLoraLoader(io.ComfyNode):
                     tooltip="The character's own sampling values, for Quality Preset.",
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -121,15 +122,22 @@ class CharacterLoraLoader(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **values: Any) -> str:
-        """Change when a chosen entry, its preset or its LoRA file does."""
+        """Change when a chosen entry, its preset or its LoRA file does, or pictures lack room."""
+        from ..animation_studio.bridge import guards
+
+        room = guards.lack_of_room()
         if any(values.get(kind) is None for kind in ENTRY_KINDS):
             # A choice that comes by link is not known yet: any change of the cast counts.
-            return studio.cast_fingerprint()
-        return studio.look_fingerprint(_request(values))
+            return studio.cast_fingerprint() + room
+        return studio.look_fingerprint(_request(values)) + room
 
     @classmethod
     def execute(cls, model: Any, clip: Any, **values: Any) -> io.NodeOutput:
-        """Load the look."""
+        """Load the look, and make room for the pictures that are made with it."""
+        # Here, so that the arbiter and its models cost nothing at ComfyUI's start.
+        from ..animation_studio.bridge import guards
+
+        warnings = guards.room_for_pictures(str(cls.hidden.unique_id))
         loaded = look_loading.load_look(model, clip, _request(values))
         return io.NodeOutput(
             loaded.model,
@@ -138,5 +146,5 @@ class CharacterLoraLoader(io.ComfyNode):
             loaded.negative,
             loaded.look,
             loaded.look.sampling,
-            ui=report_ui(loaded.lines, loaded.look.warnings),
+            ui=report_ui(loaded.lines, [*loaded.look.warnings, *warnings]),
         )

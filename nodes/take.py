@@ -48,6 +48,12 @@ class SaveTake(io.ComfyNode):
                     tooltip="From Consistency Filter or Until Consistent: each picture's verdict "
                     "goes into its record.",
                 ),
+                io.String.Input(
+                    "gpu_report",
+                    optional=True,
+                    force_input=True,
+                    tooltip="From VRAM Guard or Resume LLM: what they did goes into the record.",
+                ),
             ],
             outputs=[],
             is_output_node=True,
@@ -62,6 +68,7 @@ class SaveTake(io.ComfyNode):
         look: Any = None,
         sampling: Any = None,
         report: str = "",
+        gpu_report: str = "",
     ) -> io.NodeOutput:
         """Save the pictures."""
         # Here, so that records and their models cost nothing at ComfyUI's start.
@@ -74,6 +81,7 @@ class SaveTake(io.ComfyNode):
             look=look,
             sampling=sampling,
             report=report,
+            gpu_report=gpu_report,
         )
         saved = takes.save_takes(images, filename_prefix, context)
         return io.NodeOutput(ui={"images": saved.images, "records": saved.records})

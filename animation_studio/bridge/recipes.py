@@ -15,6 +15,7 @@ import nodes as core_nodes
 from ..errors import StudioError
 from ..files import file_stamp
 from ..runs.provenance import recipe_of
+from .guards import without_room
 
 if TYPE_CHECKING:
     from .comfy_types import DynamicPrompt
@@ -23,6 +24,8 @@ __all__ = ["recipe_for"]
 
 # What these give depends on what was judged before, not only on what goes in.
 _EVER_NEW = {"AnimStudio_UntilConsistent", "AnimStudio_JudgeTry"}
+# These pass on what comes in: that they always run says nothing about it.
+_PASSING = {"AnimStudio_VRAMGuard", "AnimStudio_ResumeLLM"}
 _OWN = "AnimStudio_"
 # Their fingerprint is the file that they name, which has a stamp anyway.
 _BY_FILE = {"LoadImage", "LoadImageMask", "LoadLatent"}
@@ -40,10 +43,12 @@ def recipe_for(values: Mapping[str, object], prompt: DynamicPrompt) -> str | Non
         name = str(node.get("class_type"))
         if name in _EVER_NEW:
             return {**node, "is_changed": math.nan}
+        if name in _PASSING:
+            return {**node, "is_changed": False}
         if "is_changed" in node:
-            return node
+            return {**node, "is_changed": without_room(node["is_changed"])}
         # With --cache-none ComfyUI takes no fingerprints.
-        return {**node, "is_changed": _fingerprint(name, node)}
+        return {**node, "is_changed": without_room(_fingerprint(name, node))}
 
     return recipe_of(fingerprinted, values, _file_stamp)
 

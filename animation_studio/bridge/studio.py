@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from functools import cache
+from pathlib import Path
 
 import comfy.samplers
 
@@ -27,6 +28,7 @@ from .folders import (
     lora_file,
     named_layers,
     pose_folders,
+    user_folder,
 )
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "pose_library",
     "registry",
     "sampling_fingerprint",
+    "state_folder",
     "vocabulary",
 ]
 
@@ -80,6 +83,15 @@ def registry() -> Registry:
 def pose_library() -> PoseLibrary:
     """Return the shipped poses with the user's beside and over them."""
     return PoseLibrary(pose_folders())
+
+
+def state_folder() -> Path:
+    """Return where the GPU's lock and journal lie. Raises ConfigError for a broken services.yaml.
+
+    In the user's folder, or where `gpu.state_folder` says.
+    """
+    chosen = registry().gpu_settings().state_folder
+    return Path(chosen).expanduser() if chosen else user_folder() / "gpu"
 
 
 def check_look(request: LookRequest) -> None:

@@ -18,6 +18,7 @@ from ..errors import StudioError
 from ..faces.report import verdicts_by_picture
 from ..faces.verdict import picture_sha256
 from ..files import write_atomically
+from ..gpu.report import reports_of
 from ..registry import Look, SamplingValues
 from ..runs.provenance import Prompt, PromptGraph, linked_node
 from ..runs.record import Record, entry_records
@@ -40,7 +41,10 @@ _PNG_LEVEL = 4
 
 @dataclass(frozen=True)
 class TakeContext:
-    """What ComfyUI and the graph say about a take; `report` is a consistency report as JSON."""
+    """What ComfyUI and the graph say about a take.
+
+    `report` is a consistency report as JSON, `gpu_report` one of VRAM Guard or Resume LLM.
+    """
 
     prompt: Prompt
     node: str
@@ -48,6 +52,7 @@ class TakeContext:
     look: Look | None
     sampling: SamplingValues | None
     report: str = ""
+    gpu_report: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,7 @@ def _record(context: TakeContext, width: int, height: int) -> Record:
         ),
         sampling=sampling,
         consistency_threshold=look.consistency_threshold if look else None,
+        gpu=[report.model_dump(mode="json") for report in reports_of(context.gpu_report)],
         samplers=graph.samplers(),
         models=graph.models(),
         controls=graph.of_class(_CONTROL),

@@ -20,7 +20,7 @@ from .lock import GpuLock
 from .meter import Meter
 from .report import GpuReport
 from .room import make_room, needed, target_of
-from .service import Service
+from .service import Service, ServiceState, conditions_of
 from .trace import MemoryTrace
 from .work import HandedOver, Work
 
@@ -184,6 +184,20 @@ class Arbiter:
         if not ok:
             self._care()
         return ok
+
+    async def lacks_room_for_pictures(self) -> bool:
+        """Return whether pictures lack the configuration's need and a service that is awake has it.
+
+        False without a meter. Raises ConfigError where services.yaml is broken.
+        """
+        request = LeaseRequest("", "image")
+        work = self._work("", _quiet, None)
+        if work.gauge.problem:
+            return False
+        if await work.gauge.has(needed(request, None, work), for_comfyui=True):
+            return False
+        conditions = await conditions_of(work.services)
+        return any(found.state is ServiceState.AWAKE for found in conditions.values())
 
     @contextlib.asynccontextmanager
     async def action(self, name: str) -> AsyncIterator[Work]:

@@ -7,7 +7,7 @@ import queue
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 __all__ = ["BackgroundLoop", "Visit"]
 
@@ -60,11 +60,11 @@ class Visit:
             raise
 
 
-def _settle(result: asyncio.Future[T], value: Any, error: BaseException | None) -> None:
+def _settle(result: asyncio.Future[T], value: T | None, error: BaseException | None) -> None:
     if result.done():
         return
     if error is None:
-        result.set_result(value)
+        result.set_result(cast(T, value))
     elif isinstance(error, Exception):
         result.set_exception(error)
     else:

@@ -1,11 +1,14 @@
-"""What was done on the GPU: figures before and after, each step with its seconds, who holds what."""
+"""What was done on the GPU: memory before and after, each step with its seconds, who holds it."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from ..errors import GpuError
 from .meter import DeviceMemory, ProcessMemory
 
 __all__ = [
@@ -17,7 +20,8 @@ __all__ = [
     "Reading",
     "Step",
     "gigabytes",
-    "summed",
+    "reports_json",
+    "reports_of",
 ]
 
 GIB = 1 << 30
@@ -110,7 +114,7 @@ class GpuReport(_Model):
     lease was held.
     """
 
-    format: str = "animation_studio/gpu_report/1"
+    format: Literal["animation_studio/gpu_report/1"] = "animation_studio/gpu_report/1"
     purpose: str
     service: str | None = None
     ok: bool = True
@@ -155,6 +159,22 @@ class GpuReport(_Model):
         return f"{what}: {need}{change}, {self.seconds:.1f} s on {self.device}"
 
 
-def summed(reports: list[GpuReport]) -> str:
-    """Return several reports as one JSON text, a list in their order."""
-    return "[" + ",".join(report.model_dump_json() for report in reports) + "]"
+def reports_json(reports: Sequence[GpuReport]) -> str:
+    """Return reports as one JSON text: a list, in the order in which things were done."""
+    return json.dumps([report.model_dump(mode="json") for report in reports], indent=2)
+
+
+def reports_of(text: str) -> list[GpuReport]:
+    """Return what `reports_json` wrote; an empty text gives none. Raises GpuError for others."""
+    if not text:
+        return []
+    try:
+        return _Reports.validate_json(text)
+    except ValidationError as error:
+        raise GpuError(
+            f"report: this text is no GPU report ({error.error_count()} faults). Connect the "
+            "report output of VRAM Guard or Resume LLM."
+        ) from None
+
+
+_Reports = TypeAdapter(list[GpuReport])

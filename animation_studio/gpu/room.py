@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from ..errors import ConfigError, GpuError, StudioError
 from .lease import LeaseRequest
 from .report import GIB, gigabytes
-from .service import Condition, Service, ServiceState
+from .service import Condition, Service, ServiceState, conditions_of
 from .work import Work
 
 __all__ = ["make_room", "needed", "target_of"]
@@ -61,7 +61,7 @@ async def make_room(work: Work, request: LeaseRequest, target: Service | None, n
     service after the other, then stop. Without a meter every step is taken once. Raises GpuError
     when the room cannot be had; what was paused is then still paused.
     """
-    conditions = await work.conditions()
+    conditions = await conditions_of(work.services)
     if target is not None and conditions[target.key].state is ServiceState.AWAKE:
         return not work.gauge.problem
     making = _Making(work, request, target, need, conditions)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -9,7 +11,7 @@ from typing import Protocol
 from ..errors import ServiceError
 from ..registry.services import ServiceEntry
 
-__all__ = ["Condition", "OutOfMemory", "Proof", "Service", "ServiceState"]
+__all__ = ["Condition", "OutOfMemory", "Proof", "Service", "ServiceState", "conditions_of"]
 
 
 class ServiceState(str, Enum):
@@ -59,9 +61,9 @@ class Service(Protocol):
     Cancelling `sleep`, `wake` or `stop` frees the caller at once, but a server goes on with what
     it was asked: the act goes to its end in the background, within its own time-out, and the next
     method waits for that end first. So whoever cancels a `sleep` calls `wake`, and whoever cancels
-    a `stop` calls `start`; both do nothing where nothing is to be done. `condition` waits no longer
-    than `timeouts.answer` and then says SILENT: it never calls a service awake that is about to
-    fall asleep. A cancelled `start` ends the process that it started.
+    a `stop` calls `start`; both do nothing where nothing is to be done. `condition` waits for such
+    an end too, so that it never calls a service awake that is about to fall asleep; else it takes
+    no longer than `timeouts.answer` for each question. A cancelled `start` ends what it started.
     """
 
     @property
@@ -92,8 +94,8 @@ class Service(Protocol):
     async def wake(self, level: int) -> None:
         """Wake it from a sleep of this level and return when it says that it is awake.
 
-        Nothing happens to one that is awake. Raises OutOfMemory where the GPU has too little. A
-        kind that loads a model at its next request anyway loads `entry.model` here, if it is named.
+        Nothing happens to one that is awake. Raises OutOfMemory where the GPU has too little.
+        A kind that loads its model at the next request loads `entry.model` here, if it is named.
         """
 
     async def stop(self) -> None:
@@ -110,3 +112,9 @@ class Service(Protocol):
 
         Raises ServiceError, without sending work, for one that sleeps and would not answer.
         """
+
+
+async def conditions_of(services: Mapping[str, Service]) -> dict[str, Condition]:
+    """Ask all services at once how they stand."""
+    answers = await asyncio.gather(*(service.condition() for service in services.values()))
+    return dict(zip(services, answers, strict=True))

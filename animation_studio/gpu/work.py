@@ -77,12 +77,6 @@ class Work:
         """Whether ComfyUI's models were unloaded in this operation."""
         return self._unloaded
 
-    async def conditions(self) -> dict[str, Condition]:
-        """Ask all services at once how they stand."""
-        keys = list(self.services)
-        answers = await asyncio.gather(*(self.services[key].condition() for key in keys))
-        return dict(zip(keys, answers, strict=True))
-
     async def unload(self, need: int = 0) -> None:
         """Unload ComfyUI's models, once in an operation, and wait for the memory (bytes)."""
         if self._unloaded:
@@ -191,7 +185,7 @@ class Work:
         if condition.state is ServiceState.ASLEEP:
             await self._wake(service, level or service.entry.sleep_level)
         elif condition.state is ServiceState.STOPPED:
-            await self._timed("start", service, service.start())
+            await self.timed("start", service, service.start())
         elif condition.state is not ServiceState.AWAKE:
             await self._restart(service, f"it is {condition.state.value}: {condition.detail}")
         await self._prove(service)
@@ -217,9 +211,9 @@ class Work:
             if condition.state is not ServiceState.AWAKE:
                 continue
             if mate.can_sleep and condition.can_sleep:
-                await self._timed("sleep", mate, mate.sleep(mate.entry.sleep_level))
+                await self.timed("sleep", mate, mate.sleep(mate.entry.sleep_level))
             elif mate.can_stop:
-                await self._timed("stop", mate, mate.stop())
+                await self.timed("stop", mate, mate.stop())
         free = self.gauge.room(for_comfyui=False)
         if free is None or free < max(need, 1):
             await self.unload(need)
@@ -227,10 +221,10 @@ class Work:
     async def _wake(self, service: Service, level: int) -> None:
         try:
             try:
-                await self._timed("wake", service, service.wake(level))
+                await self.timed("wake", service, service.wake(level))
             except OutOfMemory:
                 await self.unload()
-                await self._timed("wake", service, service.wake(level))
+                await self.timed("wake", service, service.wake(level))
         except ServiceError as error:
             # A wake-up that failed does not roll back: what half woke is started anew.
             await self._restart(service, str(error))
@@ -241,8 +235,8 @@ class Work:
                 f"{service.key} does not come back: {why} Restart it by hand, or give it `stop` "
                 "and `start` commands in services.yaml, and the pack does."
             )
-        await self._timed("stop", service, service.stop())
-        await self._timed("start", service, service.start())
+        await self.timed("stop", service, service.stop())
+        await self.timed("start", service, service.start())
 
     async def _prove(self, service: Service) -> None:
         began = time.monotonic()
@@ -253,7 +247,8 @@ class Work:
             raise
         self._done("prove", service.key, began, None, proof.what)
 
-    async def _timed(self, act: Act, service: Service, doing: Awaitable[None]) -> None:
+    async def timed(self, act: Act, service: Service, doing: Awaitable[None]) -> None:
+        """Let a service do something and note it as a step. Raises StudioError."""
         start, began = self.gauge.room(for_comfyui=False), time.monotonic()
         await self._act(act, service.key, doing)
         self._done(act, service.key, began, start)

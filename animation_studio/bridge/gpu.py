@@ -1,0 +1,168 @@
+"""The arbiter in the running ComfyUI: leases of prompts, ended when their prompt has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import comfy.model_management
+from comfy_execution.utils import get_executing_context
+from server import PromptServer
+
+from ..errors import GpuError, StudioError
+from ..gpu.arbiter import Arbiter
+from ..gpu.lease import LeaseRequest, Progress, ResumeRequest
+from ..gpu.loop import BackgroundLoop
+from ..gpu.meter import open_meter
+from ..gpu.report import GpuReport
+from ..gpu.service import Service
+from ..gpu.services import open_service
+from ..registry import ServiceEntry
+from . import studio
+from .host import ComfyHost, is_running
+
+__all__ = ["arbiter", "ask", "current_prompt", "loop", "recover", "resume", "submit", "take"]
+
+T = TypeVar("T")
+
+_logger = logging.getLogger("animation_studio")
+_POLL = 0.05
+_watched: set[str] = set()
+
+
+@cache
+def loop() -> BackgroundLoop:
+    """Return the arbiter's event loop."""
+    return BackgroundLoop("animation-studio-gpu")
+
+
+@cache
+def _host() -> ComfyHost:
+    return ComfyHost()
+
+
+@cache
+def arbiter() -> Arbiter:
+    """Return the arbiter of this ComfyUI. Raises ConfigError where services.yaml is broken."""
+    folder = studio.state_folder()
+    return Arbiter(
+        services=_Services(folder / "logs"),
+        settings=lambda: studio.registry().gpu_settings(),
+        meter=open_meter(),
+        host=_host(),
+        folder=folder,
+    )
+
+
+class _Services:
+    """The services as services.yaml says now; one stays the same object while its entry does."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._open: dict[str, tuple[ServiceEntry, Service]] = {}
+
+    def __call__(self) -> Mapping[str, Service]:
+        registry = studio.registry()
+        registry.gpu_settings()  # says when the file cannot be read
+        for key, entry in registry.services.items():
+            if key not in self._open or self._open[key][0] != entry:
+                self._open[key] = (entry, open_service(key, entry, self._logs))
+        return {key: self._open[key][1] for key in registry.services}
+
+
+def current_prompt() -> str:
+    """Return the id of the prompt whose node runs on this thread. Raises GpuError for none."""
+    context = get_executing_context()
+    if context is None:
+        raise GpuError("This node can only run inside a prompt of ComfyUI.")
+    return str(context.prompt_id)
+
+
+def take(request: LeaseRequest, node_id: str) -> GpuReport:
+    """Take a lease for the prompt that `request.holder` names, from its node's thread.
+
+    Stops within a second when ComfyUI is interrupted; what was paused is given back when the
+    prompt has ended. Raises StudioError as `Arbiter.take`.
+    """
+    taking = arbiter()
+    _watch(request.holder)
+    return _wait(taking.take(request, _progress(node_id)))
+
+
+def resume(request: ResumeRequest, node_id: str) -> GpuReport:
+    """Give services back, from a node's thread. Raises StudioError as `Arbiter.resume`."""
+    resuming = arbiter()
+    _watch(request.holder)
+    return _wait(resuming.resume(request, _progress(node_id)))
+
+
+def ask(question: Coroutine[Any, Any, T]) -> T:
+    """Return the answer of the arbiter's loop, waiting on a node's thread."""
+    return _wait(question)
+
+
+async def submit(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on the arbiter's loop from another event loop (the server's)."""
+    return await asyncio.wrap_future(loop().submit(work))
+
+
+def recover() -> None:
+    """At ComfyUI's start: give back what an earlier one left paused, in the background."""
+    try:
+        left = arbiter().journal.read().paused
+    except StudioError as error:
+        _logger.warning("Animation Studio: %s", error)
+        return
+    if left:
+        loop().submit(_recover())
+
+
+async def _recover() -> None:
+    try:
+        await arbiter().recover()
+    except StudioError as error:
+        _logger.warning("Animation Studio: %s", error)
+
+
+def _wait(work: Coroutine[Any, Any, T]) -> T:
+    with _host().visited() as visit:
+        return visit.wait(
+            loop().submit(work),
+            comfy.model_management.throw_exception_if_processing_interrupted,
+        )
+
+
+def _progress(node_id: str) -> Progress:
+    """Show each step on the node and in the log."""
+    server = getattr(PromptServer, "instance", None)
+
+    def show(text: str) -> None:
+        _logger.info("Animation Studio: %s", text)
+        if server is not None:
+            server.send_progress_text(text, node_id, server.client_id)
+
+    return show
+
+
+def _watch(prompt_id: str) -> None:
+    """End the prompt's lease when it no longer runs, however it ended.
+
+    Looked for and not told: ComfyUI has no signal for the end of a prompt that also comes when a
+    node failed or the run was interrupted.
+    """
+    if prompt_id not in _watched:
+        _watched.add(prompt_id)
+        loop().submit(_end_with(prompt_id, arbiter(), lambda: is_running(prompt_id)))
+
+
+async def _end_with(prompt_id: str, ending: Arbiter, runs: Callable[[], bool]) -> None:
+    while runs():
+        await asyncio.sleep(_POLL)
+    _watched.discard(prompt_id)
+    report = await ending.end(prompt_id)
+    if report is not None and report.steps:
+        _logger.info("Animation Studio: %s", report.text())
