@@ -61,10 +61,18 @@ def _path(value: str) -> str:
     return value
 
 
+def _argument(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("holds a zero character, which no command takes")
+    return value
+
+
 Gigabytes: TypeAlias = Annotated[float, Field(gt=0.0, le=MAX_GB)]
 Seconds: TypeAlias = Annotated[float, Field(gt=0.0, le=MAX_SECONDS)]
 BaseUrl: TypeAlias = Annotated[str, AfterValidator(_base_url)]
-Command: TypeAlias = Annotated[list[PathText], Field(min_length=1)]
+Command: TypeAlias = Annotated[
+    list[Annotated[str, AfterValidator(_argument)]], Field(min_length=1)
+]
 
 
 class TimeOuts(_Model):
