@@ -214,7 +214,9 @@ class _Driver:
                     known = [held.get(entry.pid), _known(entry.usedGpuMemory)]
                     held[entry.pid] = max((n for n in known if n is not None), default=None)
                 lists += 1
-        if not lists or (not held and self._unseen(handle)):
+        # A pynvml whose struct is not the driver's (12.535.77) takes other fields for numbers.
+        scrambled = any(not 0 < pid < 1 << 31 for pid in held)
+        if scrambled or not lists or (not held and self._unseen(handle)):
             return None
         listed = [ProcessMemory(pid, process_name(pid), used) for pid, used in held.items()]
         return sorted(listed, key=lambda process: (-(process.used or -1), process.pid))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .browser import ensure_browser
 from .comfyui import Checkout, ensure_comfyui
+from .compiler import ensure_compiler
 from .environment import Interpreter, ensure_dev, ensure_env
 from .faces import ensure_faces
 from .home import Home
@@ -65,6 +66,7 @@ def prepare_tests(steps: Steps) -> tuple[Workshop, dict[str, str]]:
     with home.locked(steps):
         steps.step("Stand-in models")
         ensure_standins(home, workshop.checkout.root, workshop.env, steps, for_tests=True)
+        ensure_compiler(steps)
         steps.step("Faces, and models that know them")
         ensure_faces(home, workshop.dev, steps)
         steps.step("A vLLM on the processor, and a tiny model for it")

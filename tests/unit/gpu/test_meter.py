@@ -145,6 +145,13 @@ def test_where_the_driver_lists_nobody_who_holds_memory_is_unknown(gpu, meter):
     assert meter.read(0) is not None
 
 
+@pytest.mark.parametrize("pid", [0, (1 << 32) - 1])
+def test_a_list_that_pynvml_misreads_is_no_list(gpu, meter, pid):
+    """As version 12.535.77 does with most drivers: it takes other fields for process numbers."""
+    gpu.set_processes([(os.getpid(), GIB), (pid, GIB)])
+    assert meter.processes(0) is None
+
+
 def test_a_driver_older_than_pynvml_lacks_functions(gpu, meter):
     gpu.set_processes([(os.getpid(), GIB)])
     for function in ("nvmlDeviceGetCompute", "nvmlDeviceGetGraphics", "nvmlDeviceGetMemoryInfo_v2"):
