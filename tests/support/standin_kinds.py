@@ -113,13 +113,16 @@ class Model:
 
 class Vllm(Model):
     """vLLM of one model. Without `dev_mode` it has no sleep routes; `keeps_memory` as without
-    --enable-sleep-mode; `knows_mode` as since 0.17; `in_flight` other people's answers."""
+    --enable-sleep-mode; `knows_mode` as since 0.17, with `refuses_mode` it is an error; `in_flight`
+    are other people's answers, `finish_reason` how its own end."""
 
     def prepare(self) -> None:
         self.memory_asleep = int(1.2 * GB)
         self.dev_mode = True
         self.knows_mode = True
+        self.refuses_mode = False
         self.keeps_memory = False
+        self.finish_reason = "length"
         self.sleep_seconds = 0.0
         self.wake_seconds = 0.0
         self.wake_out_of_memory = 0
@@ -162,6 +165,8 @@ class Vllm(Model):
     def post_sleep(self, question: Question) -> Answer:
         level = int(question.query.get("level", ["1"])[0])
         mode = question.query.get("mode", ["abort"])[0]
+        if self.refuses_mode and "mode" in question.query:
+            return Answer(422, {"detail": [{"msg": "Extra inputs are not permitted"}]})
         if level not in (0, 1, 2) or (self.knows_mode and mode not in ("wait", "abort", "keep")):
             return Answer(400, {"error": {"message": "bad query", "code": 400}})
         with self.lock:
@@ -214,8 +219,9 @@ class Vllm(Model):
                 return None
             time.sleep(0.002)
         answer = super().work(question)
-        if self.noise and answer is not None and answer.status == 200:
-            answer.data["choices"][0]["text"] = "!!!!"
+        if answer is not None and answer.status == 200:
+            text = "!!!!" if self.noise else " world"
+            answer.data["choices"] = [{"text": text, "finish_reason": self.finish_reason}]
         return answer
 
 

@@ -1,0 +1,63 @@
+"""Services of the product at stand-in servers, with short time-outs, and what their errors owe."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from animation_studio.errors import ServiceError
+from animation_studio.gpu.service import Service
+from animation_studio.gpu.services import open_service
+from animation_studio.registry.services import ServiceEntry
+from tests.support.standin_service import StandIn
+
+__all__ = ["FAULTS", "SHORT", "check_error", "fails", "run", "service_of"]
+
+SHORT = {"answer": 0.3, "sleep": 0.6, "wake": 0.6, "stop": 1.5, "start": 1.5}
+# Each way in which a route can fail, by name, as arguments of StandIn.fault.
+FAULTS: dict[str, dict[str, Any]] = {
+    "status 500": {"status": 500},
+    "status 503": {"status": 503, "text": ""},
+    "status 401": {"status": 401},
+    "other JSON": {"status": 200, "text": '{"something": "else"}'},
+    "a list": {"status": 200, "text": "[1]"},
+    "too late": {"delay": 3.0},
+    "never": {"hang": True},
+    "half of it": {"truncated": True},
+    "cut off": {"cut": True},
+    "megabytes": {"megabytes": 3},
+    "dies": {"die": True},
+}
+
+
+def service_of(server: StandIn, folder: Path, **entry: Any) -> Service:
+    """Return the product's service for a stand-in; `entry` is what services.yaml would say."""
+    timeouts = {**SHORT, **entry.pop("timeouts", {})}
+    values = {"kind": server.kind, "base_url": server.url, "timeouts": timeouts, **entry}
+    return open_service("writer", ServiceEntry.model_validate(values), folder)
+
+
+def run(act: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    """Run an async function in a loop of its own; what hangs fails after ten seconds."""
+    return asyncio.run(asyncio.wait_for(act(), 10))
+
+
+def check_error(error: ServiceError) -> None:
+    """An error names the service and its address, what was asked, and what to do."""
+    text = str(error)
+    assert text.startswith("Service writer (http://127.0.0.1:"), text
+    assert " was asked to " in text or "command" in text, text
+    assert text.endswith("."), text
+    assert len(text) < 6000, text
+
+
+async def fails(coroutine: Coroutine[Any, Any, Any]) -> str:
+    """Await what must raise a ServiceError, and return its message."""
+    with pytest.raises(ServiceError) as caught:
+        await coroutine
+    check_error(caught.value)
+    return str(caught.value)
