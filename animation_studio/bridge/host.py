@@ -12,6 +12,7 @@ import comfy.model_management
 import torch
 from server import PromptServer
 
+from ..errors import GpuError
 from ..faces.engines import unload_engines
 from ..gpu.loop import Visit
 
@@ -77,10 +78,15 @@ def is_running(prompt_id: str | None = None) -> bool:
 
 
 def _unload() -> None:
-    unload_engines()
-    comfy.model_management.unload_all_models()
-    gc.collect()
-    comfy.model_management.soft_empty_cache()
+    try:
+        unload_engines()
+        comfy.model_management.unload_all_models()
+        gc.collect()
+        comfy.model_management.soft_empty_cache()
+    except RuntimeError as error:  # torch's: the weights move to RAM, which can be full
+        raise GpuError(
+            f"ComfyUI's models could not be unloaded: {error}. Restart ComfyUI if that stays so."
+        ) from error
 
 
 async def _unload_between_prompts() -> None:

@@ -28,6 +28,8 @@ __all__ = ["Arbiter", "Lease"]
 
 _logger = logging.getLogger("animation_studio")
 _POLL = 0.02
+# Seconds between two samples of the memory while a lease is held.
+_SAMPLED = 0.25
 # Seconds after which what could not be given back is tried again; the last one for ever.
 _AGAIN = (2.0, 10.0, 30.0, 60.0)
 _UNTIL: dict[ResumeWhen, str] = {"end of prompt": "prompt_end", "next guard": "next_guard"}
@@ -120,6 +122,7 @@ class Arbiter:
                 if request.resume == "never":
                     for key in work.paused:
                         self._journal.remove(key)
+                self._begin_trace(work)
             except StudioError as error:
                 undone = await self._undo(work)
                 report = self._report(request.purpose, target, need, work, ok=False)
@@ -154,10 +157,15 @@ class Arbiter:
         if self._lease is None or self._lease.holder != holder:
             return None
         async with self._turn(holder, self._lease.purpose, None, _quiet):
-            work = self._work(holder, _quiet, None)
-            ok = await self._give_back_due(work)
-            report = self._report("end", None, 0, work, ok=ok)
-            self._drop()
+            try:
+                work = self._work(holder, _quiet, None)
+                ok = await self._give_back_due(work)
+                report = self._report("end", None, 0, work, ok=ok)
+            except StudioError as error:  # services.yaml was broken meanwhile
+                _logger.warning("Animation Studio: %s", error)
+                ok, report = False, None
+            finally:
+                self._drop()
         if not ok:
             self._care()
         return report
@@ -175,9 +183,11 @@ class Arbiter:
             return False
         try:
             async with self._turn("recovery", "resume", time.monotonic() + 1.0, _quiet):
-                work = self._work("recovery", _quiet, None)
-                ok = await self._give_back_due(work, everything=True)
-                self._drop()
+                try:
+                    work = self._work("recovery", _quiet, None)
+                    ok = await self._give_back_due(work, everything=True)
+                finally:
+                    self._drop()
         except GpuError as error:
             _logger.info("Animation Studio: nothing is resumed now: %s", error)
             return False
@@ -272,13 +282,20 @@ class Arbiter:
     def _drop(self) -> None:
         """End the lease: nobody has the GPU."""
         lease, self._lease = self._lease, None
-        if lease is not None and lease.trace is not None:
+        if lease is None:
+            return
+        if lease.trace is not None:
             lease.trace.stop()
         try:
             self._journal.set_holder(None)
         except StudioError as error:
             _logger.warning("Animation Studio: %s", error)
         self._lock.release()
+
+    def _begin_trace(self, work: Work) -> None:
+        lease, index = self._lease, work.gauge.index
+        if lease is not None and lease.trace is None and index is not None:
+            lease.trace = MemoryTrace(self._meter, index, _SAMPLED).start()
 
     def _mine(self, holder: str) -> list[Pause]:
         return [pause for pause in self._journal.read().paused if pause.holder == holder]
@@ -398,6 +415,7 @@ class Arbiter:
             before=work.before,
             after=gauge.reading(),
             verified=verified,
+            peak=self._lease.trace.peak if self._lease and self._lease.trace else None,
             seconds=time.monotonic() - work.started,
             steps=work.steps,
             paused=work.paused,
@@ -426,7 +444,9 @@ class Arbiter:
             tries += 1
             if self._lease is not None or self._busy:
                 return  # whoever has it now gives back when it ends
-            with contextlib.suppress(GpuError):
+            with contextlib.suppress(StudioError):
                 async with self._turn("recovery", "resume", time.monotonic(), _quiet):
-                    await self._give_back_due(self._work("recovery", _quiet, None))
-                    self._drop()
+                    try:
+                        await self._give_back_due(self._work("recovery", _quiet, None))
+                    finally:
+                        self._drop()

@@ -33,7 +33,9 @@ class Visit:
                 value = job()
             except BaseException as error:
                 loop.call_soon_threadsafe(_settle, result, None, error)
-                raise
+                if not isinstance(error, Exception):
+                    raise  # an interruption is this thread's own
+                return
             loop.call_soon_threadsafe(_settle, result, value, None)
 
         self._jobs.put(run)

@@ -25,6 +25,8 @@ T = TypeVar("T")
 _TRIES = 3
 _BETWEEN = 1.0
 _POLL = 0.05
+# Characters of an error that the journal keeps.
+_NOTE = 1000
 # What counts as all of it, since others move a little meanwhile.
 _MOST = 0.9
 # Less than this is what drivers and desktops move by themselves.
@@ -163,13 +165,18 @@ class Work:
                 self._journal.remove(pause.service)
                 self.warnings.append(f"{pause.service} has ended while it slept; it is left so.")
                 return
-            self._journal.put(pause.model_copy(update={"phase": "resuming"}))
+            self._amend(pause.service, phase="resuming")
             await self.awaken(service, level=pause.level, need=pause.freed, condition=condition)
         except StudioError as error:
-            self._journal.put(pause.model_copy(update={"note": str(error)[:1000]}))
+            self._amend(pause.service, note=str(error)[:_NOTE])
             raise
         self._journal.remove(pause.service)
         self.resumed.append(pause.service)
+
+    def _amend(self, service: str, **changes: object) -> None:
+        for pause in self._journal.read().paused:
+            if pause.service == service:
+                self._journal.put(pause.model_copy(update=changes))
 
     async def awaken(
         self, service: Service, *, level: int, need: int, condition: Condition | None = None
@@ -235,6 +242,8 @@ class Work:
                 f"{service.key} does not come back: {why} Restart it by hand, or give it `stop` "
                 "and `start` commands in services.yaml, and the pack does."
             )
+        # From here on it is ended: should this fail, the next try has to start it.
+        self._amend(service.key, how="stop", level=0)
         await self.timed("stop", service, service.stop())
         await self.timed("start", service, service.start())
 

@@ -70,9 +70,7 @@ def _argument(value: str) -> str:
 Gigabytes: TypeAlias = Annotated[float, Field(gt=0.0, le=MAX_GB)]
 Seconds: TypeAlias = Annotated[float, Field(gt=0.0, le=MAX_SECONDS)]
 BaseUrl: TypeAlias = Annotated[str, AfterValidator(_base_url)]
-Command: TypeAlias = Annotated[
-    list[Annotated[str, AfterValidator(_argument)]], Field(min_length=1)
-]
+Command: TypeAlias = Annotated[list[Annotated[str, AfterValidator(_argument)]], Field(min_length=1)]
 
 
 class TimeOuts(_Model):

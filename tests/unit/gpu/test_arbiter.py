@@ -139,6 +139,20 @@ def test_resume_ends_the_lease(desk: Desk):
     assert desk.paused == []
 
 
+def test_the_peak_is_the_most_that_was_used_while_the_lease_was_held(desk: Desk):
+    desk.add("qwen", memory_awake=9 * GB)
+
+    async def whole(arbiter):
+        await arbiter.take(image())
+        desk.host.load(11 * GB)
+        await asyncio.sleep(0.6)
+        return await arbiter.resume(resume())
+
+    report = desk.run(whole)
+
+    assert report.peak == desk.gpu.used - 9 * GB + 11 * GB + desk.servers["qwen"].model.memory_asleep
+
+
 def test_resume_with_nothing_paused_wakes_the_first_language_model(desk: Desk):
     server = desk.add("qwen", memory_awake=9 * GB)
     desk.put_to_sleep("qwen")
