@@ -6,7 +6,7 @@ death. `GET /control?command=exit` ends it (it answers 500 or nothing, then the 
 
 from __future__ import annotations
 
-from .http import Outcome
+from .http import Outcome, Reply
 from .http_service import Deadline, HttpService
 from .service import Condition, ServiceState
 
@@ -25,7 +25,7 @@ class GptSovitsService(HttpService):
 
     async def look(self) -> Condition:
         """Ask its health check."""
-        reply = await self.ask("GET", self.health_path)
+        reply = await self._ask_routes(self.entry.timeouts.answer)
         if reply.ok:
             return Condition(ServiceState.AWAKE, can_sleep=False)
         found = self.trouble(reply)
@@ -36,8 +36,20 @@ class GptSovitsService(HttpService):
 
     async def work(self, deadline: Deadline) -> str:
         """Answer its health check, within the time that speaking may take."""
-        await self.order("answer", "GET", self.health_path, timeout=deadline.left)
+        reply = await self._ask_routes(deadline.left)
+        if not reply.ok:
+            raise self.refusal("answer", reply)
         return "its list of routes"
+
+    async def _ask_routes(self, timeout: float) -> Reply:
+        """Ask its health check; where that is the kind's own, look whether it can speak."""
+        if self.entry.health is not None:
+            return await self.ask("GET", self.entry.health, timeout=timeout, expect_json=False)
+        reply = await self.ask("GET", self.health, timeout=timeout)
+        paths = reply.data.get("paths")
+        if reply.ok and not (isinstance(paths, dict) and "/tts" in paths):
+            return self.unlike(reply, "a route /tts")
+        return reply
 
     async def order_end(self, deadline: Deadline) -> None:
         """Run the stop command, else ask it to exit where a start command brings it back."""

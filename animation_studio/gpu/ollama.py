@@ -56,6 +56,8 @@ class OllamaService(HttpService):
         reply = await self.ask("POST", "/api/generate", timeout=deadline.left, body=body)
         if not reply.ok:
             raise self.wake_refusal(asked, reply.said, reply)
+        if reply.data.get("done") is not True:
+            raise self.error(asked, "ended its answer before it was done", "Look at its log.")
 
     async def work(self, deadline: Deadline) -> str:
         """Answer one token by `entry.model` or the first loaded; without any tell the version."""
