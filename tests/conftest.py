@@ -22,7 +22,7 @@ from scripts.bootstrap.home import Home  # noqa: E402
 from scripts.bootstrap.vllm import why_no_vllm  # noqa: E402
 from tests.support import faces  # noqa: E402
 from tests.support.server import ComfyServer, Prepared  # noqa: E402
-from tests.support.vllm import VllmParts, VllmServer  # noqa: E402
+from tests.support.vllm import VllmCommands, VllmParts, VllmServer  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -117,6 +117,20 @@ def start_vllm(vllm_parts: VllmParts, tmp_path: Path) -> Iterator[Callable[..., 
     yield start
     for server in started:
         server.stop()
+
+
+@pytest.fixture
+def vllm_commands(vllm_parts: VllmParts, tmp_path: Path) -> Iterator[Callable[..., VllmCommands]]:
+    """Make start and stop commands for services.yaml; what they started is ended afterwards."""
+    made: list[VllmCommands] = []
+
+    def make(**options: object) -> VllmCommands:
+        made.append(VllmCommands.make(vllm_parts, tmp_path / f"commands{len(made)}", **options))
+        return made[-1]
+
+    yield make
+    for commands in made:
+        commands.end()
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from scripts.bootstrap.server import HOST, free_port
 from .launch_vllm import MODEL
 from .stop_by_pidfile import alive
 
-__all__ = ["VllmParts", "VllmServer", "start_command", "stop_command"]
+__all__ = ["VllmCommands", "VllmParts", "VllmServer"]
 
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 SUPPORT = Path(__file__).parent
@@ -34,35 +34,67 @@ class VllmParts:
     model: Path
 
 
-def start_command(
-    parts: VllmParts, port: int, pidfile: Path, *, dev_mode: bool = True, name: str = MODEL
-) -> list[str]:
-    """Return a start command for services.yaml; it ends when the server answers."""
-    return [
-        *(sys.executable, str(SUPPORT / "launch_vllm.py")),
-        *("--python", str(parts.python), "--model", str(parts.model), "--name", name),
-        *("--port", str(port), "--pidfile", str(pidfile)),
-        *([] if dev_mode else ["--no-dev-mode"]),
-    ]
+@dataclass(frozen=True)
+class VllmCommands:
+    """How services.yaml starts and stops a vLLM at `url`, as lists of arguments.
 
+    `start` ends when the server answers, and the server outlives it; `start_foreground` is the
+    server itself.
+    """
 
-def stop_command(pidfile: Path) -> list[str]:
-    """Return the stop command that goes with it."""
-    return [sys.executable, str(SUPPORT / "stop_by_pidfile.py"), str(pidfile)]
+    url: str
+    pidfile: Path
+    start: list[str]
+    start_foreground: list[str]
+    stop: list[str]
+
+    @classmethod
+    def make(
+        cls,
+        parts: VllmParts,
+        folder: Path,
+        *,
+        port: int | None = None,
+        dev_mode: bool = True,
+        name: str = MODEL,
+    ) -> VllmCommands:
+        """Return them; `folder` gets the log and the pidfile, and nothing is started."""
+        folder.mkdir(parents=True, exist_ok=True)
+        port = port or free_port()
+        pidfile = folder / f"vllm-{port}.pid"
+        start = [
+            *(sys.executable, str(SUPPORT / "launch_vllm.py")),
+            *("--python", str(parts.python), "--model", str(parts.model), "--name", name),
+            *("--port", str(port), "--pidfile", str(pidfile)),
+            *([] if dev_mode else ["--no-dev-mode"]),
+        ]
+        stop = [sys.executable, str(SUPPORT / "stop_by_pidfile.py"), str(pidfile)]
+        return cls(f"http://{HOST}:{port}", pidfile, start, [*start, "--foreground"], stop)
+
+    @property
+    def pid(self) -> int:
+        """The process that answers; its children are in the process group of the same number."""
+        return int(self.pidfile.read_text(encoding="utf-8").splitlines()[0])
+
+    def processes(self) -> list[int]:
+        """Return the server's processes that run."""
+        return alive(self.pid) if self.pidfile.is_file() else []
+
+    def end(self) -> None:
+        """End what was started. Safe to repeat."""
+        subprocess.run(self.stop, check=True)
+        assert self.processes() == []
 
 
 class VllmServer:
     """A running vLLM. It ends with the test process, however that ends."""
 
-    def __init__(self, parts: VllmParts, folder: Path, port: int, options: dict[str, Any]) -> None:
-        self.parts = parts
-        self.folder = folder
-        self.port = port
-        self.url = f"http://{HOST}:{port}"
-        self.model = str(options["name"])
-        self.api_key: str | None = options.pop("api_key")
-        self.pidfile = folder / f"vllm-{port}.pid"
-        self._options = options
+    def __init__(self, commands: VllmCommands, model: str, api_key: str | None) -> None:
+        self.commands = commands
+        self.url = commands.url
+        self.port = int(commands.url.rpartition(":")[2])
+        self.model = model
+        self.api_key = api_key
         self._keeper: subprocess.Popen[bytes] | None = None
 
     @classmethod
@@ -81,25 +113,25 @@ class VllmServer:
         `dev_mode` opens the sleep routes; with `api_key` /v1 asks for it. There is no
         --enable-sleep-mode: on a processor vLLM refuses to start with it, and sleeps without.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        options = {"dev_mode": dev_mode, "api_key": api_key, "name": name}
-        server = cls(parts, folder, port or free_port(), options)
+        commands = VllmCommands.make(parts, folder, port=port, dev_mode=dev_mode, name=name)
+        server = cls(commands, name, api_key)
         server._launch()
         return server
 
     @property
     def pid(self) -> int:
         """The process that answers; its children are in the process group of the same number."""
-        return int(self.pidfile.read_text(encoding="utf-8").splitlines()[0])
+        return self.commands.pid
 
     def processes(self) -> list[int]:
         """Return the server's processes that run."""
-        return alive(self.pid) if self.pidfile.is_file() else []
+        return self.commands.processes()
 
     def log(self) -> str:
         """Return all that it said so far."""
-        path = self.folder / f"vllm-{self.port}.log"
-        return path.read_text(encoding="utf-8", errors="replace")
+        return self.commands.pidfile.with_suffix(".log").read_text(
+            encoding="utf-8", errors="replace"
+        )
 
     def stop(self) -> None:
         """End it and its children. Safe to repeat, and after `kill`."""
@@ -173,13 +205,13 @@ class VllmServer:
         assert status == 200, answer
 
     def _launch(self) -> None:
-        self.pidfile.unlink(missing_ok=True)
+        self.commands.pidfile.unlink(missing_ok=True)
         environment = {**os.environ}
         environment.pop("VLLM_API_KEY", None)
         if self.api_key:
             environment["VLLM_API_KEY"] = self.api_key
         self._keeper = subprocess.Popen(
-            [*start_command(self.parts, self.port, self.pidfile, **self._options), "--attached"],
+            [*self.commands.start, "--attached"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
