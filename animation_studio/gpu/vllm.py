@@ -1,9 +1,10 @@
 """vLLM: sleeps and wakes by the routes that VLLM_SERVER_DEV_MODE=1 opens (vLLM 0.8 and later).
 
-Facts that shape this module: a request to a sleeping vLLM hangs; /health and /v1/models are 200 all
-the same; /is_sleeping says true as soon as the scheduler pauses, before memory is freed, so only
-the answer to POST /sleep is the end of it; waking one that is still on its way to sleep would set
-the scheduler running over memory that then goes.
+What shapes this module (tests/services measure it on a real one): a request to a sleeping vLLM
+hangs, and /health and /v1/models are 200 all the same. /is_sleeping says true as soon as the
+scheduler pauses, before memory is free, so only the answer to POST /sleep is its end. That order is
+carried out even if whoever gave it is gone and a wake came meanwhile, and then the engine answers
+requests without its memory: so a sleep that is under way is always brought to its end first.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ _HOW_TO_SLEEP = (
     "--enable-sleep-mode, so that it can sleep."
 )
 _NO_SLEEP_ROUTES = "it has no sleep routes"
-_DROPPED = re.compile(r'^vllm:engine_sleep_state\{[^}]*sleep_state="discard_all"[^}]*\} 1', re.M)
+_TOLD = re.compile(r'^vllm:engine_sleep_state\{[^}]*sleep_state="(\w+)"[^}]*\} 1', re.M)
+_LEVELS = {"awake": 0, "weights_offloaded": 1, "discard_all": 2}
 # Level 2 dropped the weights: they get memory, are read again, and only then is there a cache.
 # Each step does nothing where it was done before, so the whole may be repeated after a failure.
 _WAKE_2: tuple[tuple[str, Query, dict[str, str] | None], ...] = (
@@ -56,11 +58,9 @@ class VllmService(HttpService):
     async def fall_asleep(self, level: int, deadline: Deadline) -> None:
         """POST /sleep: first politely, then for certain; then look."""
         asked = f"sleep (level {level})"
-        if await self._sleeps(asked, deadline):
+        if await self._sleeps(asked, deadline) and await self._told_level(deadline) != 0:
             return
-        reply = await self._post_sleep(level, deadline)
-        if not reply.ok:
-            raise self.refusal(asked, reply)
+        await self._to_sleep(asked, level, deadline)
         await self._until(True, asked, deadline)
 
     async def wake_up(self, level: int, deadline: Deadline) -> None:
@@ -71,7 +71,10 @@ class VllmService(HttpService):
             return
         if asleep is None:
             raise self.refusal(asked, reply)
-        if level == 2 or await self._dropped_weights(deadline):
+        told = await self._told_level(deadline)
+        if told == 0:
+            await self._to_sleep(asked, level, deadline)
+        if 2 in (level, told):
             for path, query, body in _WAKE_2:
                 await self._wake_step(asked, path, query, body, deadline)
         else:
@@ -106,22 +109,22 @@ class VllmService(HttpService):
             raise self.error(asked, f"cannot: {_NO_SLEEP_ROUTES}", _HOW_TO_SLEEP)
         raise self.refusal(asked, reply)
 
-    async def _post_sleep(self, level: int, deadline: Deadline) -> Reply:
-        """Ask for sleep and let answers in progress end; cut them when half the time is over.
+    async def _to_sleep(self, asked: str, level: int, deadline: Deadline) -> None:
+        """Order sleep and let answers in progress end; cut them when half the time is over.
 
         Somebody else's long answer is worth some seconds, and no more: whoever took the GPU waits.
         The first request stays open meanwhile: vLLM ends both when the last answer is cut.
         """
-        polite = asyncio.create_task(self._post_sleep_mode(level, "wait", deadline))
+        polite = asyncio.create_task(self._post_sleep(level, "wait", deadline))
         try:
             done, _ = await asyncio.wait({polite}, timeout=deadline.left / 2)
-            if done:
-                return polite.result()
-            return await self._post_sleep_mode(level, "abort", deadline)
+            reply = polite.result() if done else await self._post_sleep(level, "abort", deadline)
         finally:
             polite.cancel()
+        if not reply.ok:
+            raise self.refusal(asked, reply)
 
-    async def _post_sleep_mode(self, level: int, mode: str, deadline: Deadline) -> Reply:
+    async def _post_sleep(self, level: int, mode: str, deadline: Deadline) -> Reply:
         # By query only: a JSON body is ignored and means level 1. `mode` is ignored before 0.17.
         query = [("level", str(level)), ("mode", mode)]
         reply = await self._post("/sleep", query, None, deadline)
@@ -143,14 +146,16 @@ class VllmService(HttpService):
         step = path + "".join(f"?{name}={value}" for name, value in query)
         raise self.wake_refusal(asked, f"{reply.said} (to POST {step})", reply)
 
-    async def _dropped_weights(self, deadline: Deadline) -> bool:
-        """Whether it sleeps at level 2, as /metrics tells since 0.11, whoever put it to sleep.
+    async def _told_level(self, deadline: Deadline) -> int | None:
+        """Return the level that /metrics tells (since vLLM 0.11), None where it tells none.
 
-        Woken as from level 1 it would answer with noise.
+        Where /is_sleeping says true, 0 means that the sleep is still under way. The level counts,
+        whoever put it to sleep: woken from level 2 as from level 1 it would answer with noise.
         """
         timeout = min(self._entry.timeouts.answer, deadline.left)
         reply = await self.ask("GET", "/metrics", timeout=timeout, expect_json=False)
-        return reply.ok and bool(_DROPPED.search(reply.text))
+        found = _TOLD.search(reply.text) if reply.ok else None
+        return _LEVELS.get(found[1]) if found else None
 
     async def _until(self, asleep: bool, asked: str, deadline: Deadline) -> None:
         pauses = Pauses(deadline)

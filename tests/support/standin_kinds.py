@@ -184,6 +184,9 @@ class Vllm(Model):
             if "weights" not in self.tags:
                 self.tags, self.level = {"weights", "kv_cache"}, level
                 self.noise = level == 2
+        # An abort brings those who wait to their end, too.
+        while mode == "abort" and self.sleeps_under_way and not question.over():
+            time.sleep(0.001)
         return Answer(200, {"status": "sleeping", "level": level})
 
     def post_wake_up(self, question: Question) -> Answer:

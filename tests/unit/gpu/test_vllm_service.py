@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from animation_studio.gpu.http import Outcome, ask
 from animation_studio.gpu.service import OutOfMemory, Service, ServiceState
 from tests.support.services import FAULTS, fails, run, service_of
 from tests.support.standin_service import StandIn
@@ -160,6 +161,30 @@ def test_whoever_dropped_the_weights_they_are_read_again(server: StandIn, servic
     async def check() -> None:
         await service.sleep(2)
         await service.wake(1)
+
+    run(check)
+    assert not server.asleep
+    assert not server.model.noise
+
+
+@pytest.mark.parametrize("act", ["sleep", "wake"])
+@pytest.mark.parametrize("level", [1, 2])
+def test_a_sleep_that_somebody_left_under_way_comes_to_its_end_first(
+    server: StandIn, service: Service, level: int, act: str
+) -> None:
+    """As after a ComfyUI that was killed: woken at once it would lose its memory later."""
+
+    async def check() -> None:
+        server.model.in_flight = 1
+        query = [("level", str(level)), ("mode", "wait")]
+        left = await ask(service.entry, "POST", "/sleep", timeout=0.1, query=query)
+        assert left.outcome is Outcome.SILENT
+        assert (await service.condition()).state is ServiceState.ASLEEP
+        await getattr(service, act)(level)
+        if act == "sleep":
+            assert server.model.tags
+        await service.wake(level)
+        await service.prove()
 
     run(check)
     assert not server.asleep
