@@ -87,6 +87,8 @@ class Work:
         held = self._host.held()
         note = await self._act("unload", "ComfyUI's models", self._unload())
         self._unloaded = True
+        if note:
+            self.warnings.append(note)
         released = held - self._host.held()
         if start is not None and released > _NOTHING:
             await self.gauge.settle(
@@ -234,7 +236,7 @@ class Work:
                 await self.timed("wake", service, service.wake(level))
         except ServiceError as error:
             # A wake-up that failed does not roll back: what half woke is started anew.
-            await self._restart(service, str(error))
+            await self._restart(service, " ".join([str(error), *self.warnings]))
 
     async def _restart(self, service: Service, why: str) -> None:
         if not service.can_stop:

@@ -7,6 +7,8 @@ product's own meter through a stand-in for libnvidia-ml (a ComfyUI on the CPU ha
 from __future__ import annotations
 
 import json
+import shutil
+import signal
 import threading
 import time
 import urllib.error
@@ -77,8 +79,7 @@ def shared(prepared, tmp_path_factory):
 
 
 def write_services(standins: Path, config: Path, qwen: StandIn, **more) -> None:
-    import shutil
-
+    """Write a configuration whose only service is `qwen`; `more` goes into its gpu section."""
     shutil.copytree(standins, config)
     own = {
         "kind": "vllm",
@@ -250,7 +251,7 @@ def test_an_unknown_service_is_refused_before_the_run(shared):
 def test_a_stopped_service_without_a_start_command_is_named(shared):
     shared.qwen.crash()
     try:
-        with pytest.raises(PromptFailedError, match="qwen.*start"):
+        with pytest.raises(PromptFailedError, match=r"qwen.*start"):
             shared.server.run(guarded(guard={"purpose": "llm", "service": "qwen"}))
     finally:
         shared.qwen.serve()
@@ -286,7 +287,8 @@ def test_the_state_has_figures_and_no_addresses(shared):
 def refused(shared, path: str, body: object, headers: dict | None = None) -> tuple[int, str]:
     with pytest.raises(urllib.error.HTTPError) as caught:
         shared.server.post_json(f"/animation_studio/gpu/{path}", body, headers)
-    return caught.value.code, json.load(caught.value)["error"]
+    with caught.value as answer:
+        return answer.code, json.load(answer)["error"]
 
 
 @pytest.mark.parametrize(
@@ -303,7 +305,8 @@ def test_other_sites_may_not_act(shared, headers):
     with pytest.raises(urllib.error.HTTPError) as caught:
         shared.server.post_json("/animation_studio/gpu/sleep", {"service": "qwen"}, headers)
 
-    assert caught.value.code == 403
+    with caught.value as answer:
+        assert answer.code == 403
     assert shared.qwen.requests["POST /sleep"] == before
 
 
@@ -311,7 +314,8 @@ def test_acts_are_never_done_by_get(shared):
     for path in ("sleep", "wake", "free", "resume"):
         with pytest.raises(urllib.error.HTTPError) as caught:
             shared.server.get_json(f"/animation_studio/gpu/{path}?service=qwen")
-        assert caught.value.code in (404, 405)
+        with caught.value as answer:
+            assert answer.code in (404, 405)
 
 
 def test_bad_requests_are_answered_with_the_reason(shared):
@@ -337,3 +341,39 @@ def test_while_a_prompt_has_the_gpu_nobody_else_does(shared):
         assert "has it for image" in error
     finally:
         thread.join(30.0)
+
+
+def test_killed_while_the_model_sleeps_the_next_start_wakes_it(prepared, shared, tmp_path):
+    library = nvml_standin.build(tmp_path / "nvml")
+    gpu = ScriptedGpu(tmp_path / "gpu.txt")
+    with StandIn("vllm", gpu=gpu, memory_awake=9 * GB) as qwen:
+        write_services(prepared.standins / "config", tmp_path / "config", qwen)
+        state = {"state_folder": str(tmp_path / "state")}
+        text = yaml.safe_load((tmp_path / "config" / "services.yaml").read_text(encoding="utf-8"))
+        text["gpu"] |= state
+        (tmp_path / "config" / "services.yaml").write_text(yaml.safe_dump(text), encoding="utf-8")
+        options = {
+            "config": tmp_path / "config", "test_packs": True,
+            "environment": gpu.environment(library),
+        }  # fmt: skip
+        first = ComfyServer.start(prepared, tmp_path / "first", **options)
+        try:
+            body = {"prompt": guarded(node("Test_Wait", seconds=60.0)), "client_id": "one"}
+            first.post_json("/prompt", body)
+            assert until(lambda: "Test_Wait waits" in first.log())
+            assert qwen.asleep
+            first.process.send_signal(signal.SIGKILL)
+            first.process.wait(10)
+        finally:
+            first.stop()
+        assert qwen.asleep
+
+        second = ComfyServer.start(prepared, tmp_path / "second", **options)
+        try:
+            assert until(lambda: not qwen.asleep)
+            assert until(
+                lambda: second.get_json("/animation_studio/gpu")["journal"]["paused"] == []
+            )
+        finally:
+            second.stop()
+        assert qwen.model.work_while_asleep == 0

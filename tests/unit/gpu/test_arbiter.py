@@ -150,7 +150,9 @@ def test_the_peak_is_the_most_that_was_used_while_the_lease_was_held(desk: Desk)
 
     report = desk.run(whole)
 
-    assert report.peak == desk.gpu.used - 9 * GB + 11 * GB + desk.servers["qwen"].model.memory_asleep
+    assert (
+        report.peak == desk.gpu.used - 9 * GB + 11 * GB + desk.servers["qwen"].model.memory_asleep
+    )
 
 
 def test_resume_with_nothing_paused_wakes_the_first_language_model(desk: Desk):
@@ -401,6 +403,31 @@ def test_without_a_meter_services_are_paused_once_and_nothing_is_believed(desk: 
     assert acts(report) == [("sleep", "qwen")]
     assert "Nothing was measured" in report.warnings[0]
     assert not server.asleep
+
+
+def test_models_that_stay_with_highvram_are_named_where_a_service_cannot_wake(desk: Desk):
+    server = desk.add("qwen", memory_awake=9 * GB)
+
+    async def whole(arbiter):
+        await arbiter.take(image())
+        desk.host.load(0, stays=12 * GB)
+        desk.host.note = "ComfyUI runs with --highvram, where its models stay on the GPU"
+        server.model.wake_out_of_memory = 99
+        with pytest.raises(GpuError) as caught:
+            await arbiter.resume(resume())
+        assert "out of memory" in str(caught.value)
+        assert "--highvram" in str(caught.value)
+        assert "`stop` and `start` commands" in str(caught.value)
+        (left,) = arbiter.journal.read().paused
+        assert "out of memory" in left.note
+        # As soon as there is memory it comes back.
+        server.model.wake_out_of_memory = 0
+        await arbiter.end("prompt")
+
+    desk.run(whole)
+
+    assert not server.asleep
+    assert desk.paused == []
 
 
 def test_recovery_resumes_what_a_crash_left(desk: Desk):

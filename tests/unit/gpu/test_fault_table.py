@@ -40,6 +40,13 @@ def model(**values) -> Fault:
     return lambda desk: desk.servers["qwen"].steer({"model": values})
 
 
+def stays_loaded(desk: Desk) -> None:
+    """ComfyUI's models stay on the GPU, and nothing else fits."""
+    desk.host.load(0, stays=7 * GB)
+    desk.host.note = "ComfyUI runs with --highvram"
+    desk.servers["qwen"].steer({"model": {"wake_out_of_memory": 99}})
+
+
 def commands(**values) -> Fault:
     """Memory stays or waking fails, so that the commands are needed, and they go wrong."""
 
@@ -73,6 +80,7 @@ FAULTS: dict[str, Fault] = {
     "start command hangs": commands(start_seconds=60.0),
     "NVML absent": lambda desk: desk.gpu.remove(),
     "NVML says N/A": lambda desk: desk.gpu.fail(NOT_SUPPORTED, "nvmlDeviceGetMemoryInfo"),
+    "--highvram": lambda desk: stays_loaded(desk),
     "the card is full": lambda desk: desk.gpu.add(7 * GB),
 }
 
