@@ -198,7 +198,7 @@ class ResumeLLM(io.ComfyNode):
                 _value_input(),
                 _service_input(
                     "The service to wake. auto: all that were paused; where none was, the first "
-                    "language model of services.yaml."
+                    "language model of services.yaml that runs."
                 ),
                 _timeout_input(300),
                 _failure_input(),

@@ -130,9 +130,10 @@ class Arbiter:
             return self._report(request.purpose, target, need, work, verified=verified)
 
     async def resume(self, request: ResumeRequest, progress: Progress = _quiet) -> GpuReport:
-        """Give services back now: the named one, or all that are paused (none: the first llm).
+        """Give services back now: the named one, or all that are paused.
 
-        With nothing left to give back the lease ends. Raises GpuError with its `report`.
+        Where nothing is, the first language model that runs is woken if it sleeps, and proven. With
+        nothing left to give back the lease ends. Raises GpuError with its `report`.
         """
         deadline = time.monotonic() + request.timeout
         async with self._turn(request.holder, "resume", deadline, progress):
@@ -349,9 +350,7 @@ class Arbiter:
                 await work.give_back(pause)
             return
         if request.service is None:
-            first = target_of(LeaseRequest(request.holder, "llm"), work.services)
-            assert first is not None
-            await work.awaken(first, level=0, need=0)
+            await self._awaken_any(work)
             return
         service = work.services[request.service]
         mine = [pause for pause in pauses if pause.service == service.key]
@@ -359,6 +358,18 @@ class Arbiter:
             await work.give_back(mine[0])
         else:
             await work.awaken(service, level=0, need=0)
+
+    async def _awaken_any(self, work: Work) -> None:
+        """Prove the first language model that is awake, else wake the first that sleeps."""
+        conditions = await conditions_of(work.services)
+        for state in (ServiceState.AWAKE, ServiceState.ASLEEP):
+            for key, service in work.services.items():
+                if service.entry.role == "llm" and conditions[key].state is state:
+                    await work.awaken(service, level=0, need=0, condition=conditions[key])
+                    return
+        work.warnings.append(
+            "Nothing was paused and no language model of services.yaml runs: nothing to wake."
+        )
 
     async def _undo(self, work: Work) -> str:
         """Give back what a failed take paused; return what to say about it."""

@@ -165,6 +165,33 @@ def test_resume_with_nothing_paused_wakes_the_first_language_model(desk: Desk):
     assert not server.asleep
 
 
+def test_resume_where_nothing_runs_has_nothing_to_do_and_says_so(desk: Desk):
+    desk.add("qwen", memory_awake=9 * GB, running=False)
+
+    report = desk.run(lambda arbiter: arbiter.resume(resume()))
+
+    assert not report.steps
+    assert "nothing to wake" in report.warnings[0]
+
+
+def test_resume_leaves_a_model_that_is_awake_alone(desk: Desk):
+    first = desk.add("first", memory_awake=6 * GB, group="llm")
+    desk.add("second", memory_awake=6 * GB, group="llm")
+    desk.put_to_sleep("first")
+
+    report = desk.run(lambda arbiter: arbiter.resume(resume()))
+
+    assert acts(report) == [("prove", "second")]
+    assert first.asleep
+
+
+def test_a_named_service_that_cannot_be_had_is_an_error(desk: Desk):
+    desk.add("qwen", memory_awake=9 * GB, running=False)
+
+    with pytest.raises(GpuError, match="qwen"):
+        desk.run(lambda arbiter: arbiter.resume(resume("qwen")))
+
+
 def test_asking_for_one_of_a_group_puts_the_other_to_sleep_and_starts_it(desk: Desk):
     first = desk.add("first", memory_awake=9 * GB, group="llm")
     second = desk.add(
