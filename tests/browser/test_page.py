@@ -51,10 +51,12 @@ def test_page_loads_the_pack_without_an_error(studio):
         "AnimStudio_JudgeTry",
         "AnimStudio_Pose",
         "AnimStudio_QualityPreset",
+        "AnimStudio_ResumeLLM",
         "AnimStudio_SavePose",
         "AnimStudio_SaveReport",
         "AnimStudio_SaveTake",
         "AnimStudio_UntilConsistent",
+        "AnimStudio_VRAMGuard",
     ]
     assert studio.errors == []
 

@@ -21,6 +21,8 @@ from animation_studio.errors import PromptFailedError, PromptRejectedError
 from tests.support import nvml_standin
 from tests.support.face_graphs import node
 from tests.support.nvml_standin import ScriptedGpu
+from tests.support.pictures import saved
+from tests.support.prompts import bundled, changed, node_id, page_form
 from tests.support.server import ComfyServer
 from tests.support.standin_service import StandIn
 
@@ -156,6 +158,47 @@ def test_it_always_runs(shared):
         assert until(shared.is_free)
 
     assert shared.qwen.requests["POST /sleep"] == before + 2
+
+
+def test_the_bundled_workflow_hands_the_gpu_over_and_back(shared):
+    prompt = bundled("guarded_picture")
+    result = shared.server.run(prompt, page_form("guarded_picture"))
+
+    [record_file] = saved(shared.server, result, "records")
+    taken, back = json.loads(record_file.read_text(encoding="utf-8"))["gpu"]
+    assert taken["paused"] == back["resumed"] == ["qwen"]
+    assert taken["verified"]
+    assert back["peak"] >= taken["after"]["used"]
+    assert shared.is_free()
+
+
+def test_pictures_make_room_by_themselves_at_every_run(shared):
+    """Also where the loader is cached, since only the seed changed; and not where there is room."""
+    file = shared.server.config_dir / "services.yaml"
+    before = file.read_text(encoding="utf-8")
+    prompt = bundled("luca_character")
+    try:
+        file.write_text(before.replace("automatic_leases: false", "automatic_leases: true"))
+        for seed in (1, 2):
+            slept = shared.qwen.requests["POST /sleep"]
+            shared.server.run(changed(prompt, "KSampler", seed=seed, steps=1))
+            assert shared.qwen.requests["POST /sleep"] == slept + 1
+            assert until(shared.is_free)
+
+        shared.gpu.set(total=64 * GB)
+        try:
+            slept = shared.qwen.requests["POST /sleep"]
+            runs = [
+                shared.server.run(changed(prompt, "KSampler", seed=seed, steps=1))
+                for seed in (3, 4)
+            ]
+            loader = node_id(prompt, "AnimStudio_CharacterLoraLoader")
+            assert shared.qwen.requests["POST /sleep"] == slept
+            assert loader in runs[1].cached
+        finally:
+            shared.gpu.set(total=16 * nvml_standin.GIB)
+    finally:
+        file.write_text(before, encoding="utf-8")
 
 
 def test_after_an_error_it_is_given_back(shared):
