@@ -140,7 +140,8 @@ async def ask(
     except asyncio.TimeoutError:
         reply = Reply(Outcome.SILENT, f"gave no answer within {timeout:.3g} s")
     except aiohttp.ClientConnectorError as error:
-        reply = _not_connected(error.os_error)
+        # A certificate that is not accepted comes without the other error.
+        reply = _not_connected(getattr(error, "os_error", error))
     except aiohttp.InvalidURL:
         reply = Reply(Outcome.UNREACHABLE, "has an address that is none")
     except aiohttp.ClientResponseError as error:

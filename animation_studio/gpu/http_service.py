@@ -22,8 +22,9 @@ __all__ = ["Deadline", "HttpService", "Pauses"]
 
 # First pause between two looks, factor, longest; in seconds.
 _PAUSES = (0.025, 1.5, 0.5)
-# The least that a question gets when a time-out is nearly used up, in seconds.
-_LEAST = 0.05
+# The least that a question gets when a time-out is nearly used up, in seconds: enough for a server
+# that answers, so that the last look tells how things stand and not that there was no time.
+_LEAST = 0.5
 
 _ADVICE = {
     Outcome.REFUSED: "Start it, or check base_url in services.yaml.",
@@ -48,13 +49,13 @@ class Deadline:
 
     @property
     def left(self) -> float:
-        """Seconds until it; never less than the little that one question needs."""
-        return max(self._end - time.monotonic(), _LEAST)
+        """Seconds until it, but never less than the half second that one question gets."""
+        return max(self.rest, _LEAST)
 
     @property
-    def passed(self) -> bool:
-        """Whether it lies in the past."""
-        return time.monotonic() >= self._end
+    def rest(self) -> float:
+        """Seconds until it; 0.0 when it has passed."""
+        return max(self._end - time.monotonic(), 0.0)
 
 
 class Pauses:
@@ -70,9 +71,9 @@ class Pauses:
     async def more(self) -> bool:
         """Pause; return False when no time is left for another look."""
         first, factor, longest = _PAUSES
-        if self._next and self._deadline.passed:
+        if self._next and not self._deadline.rest:
             return False
-        await asyncio.sleep(min(self._next, self._deadline.left))
+        await asyncio.sleep(min(self._next, self._deadline.rest))
         self._next = min(self._next * factor, longest) or first
         return True
 

@@ -86,11 +86,13 @@ class OllamaService(HttpService):
     @staticmethod
     def _loaded(reply: Reply) -> list[str] | None:
         """Return the names of models in GPU memory; None where the reply is no such list."""
-        models = reply.data.get("models", [] if reply.ok else None)
-        if not reply.ok or "models" not in reply.data or not isinstance(models, list | None):
+        if not reply.ok or "models" not in reply.data:
+            return None
+        models = reply.data["models"] or []  # null, where none is loaded, in old versions
+        if not isinstance(models, list):
             return None
         names = []
-        for model in models or []:
+        for model in models:
             if not isinstance(model, dict) or not isinstance(model.get("name"), str):
                 return None
             # One that runs on the CPU alone is nobody's concern here.

@@ -17,7 +17,7 @@ from tests.support.standin_service import StandIn
 
 __all__ = ["FAULTS", "SHORT", "check_error", "fails", "run", "service_of"]
 
-SHORT = {"answer": 0.3, "sleep": 0.6, "wake": 0.6, "stop": 1.5, "start": 1.5}
+SHORT = {"answer": 0.5, "sleep": 0.6, "wake": 0.6, "stop": 1.5, "start": 1.5}
 # Each way in which a route can fail, by name, as arguments of StandIn.fault.
 FAULTS: dict[str, dict[str, Any]] = {
     "status 500": {"status": 500},

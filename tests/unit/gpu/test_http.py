@@ -177,6 +177,13 @@ def test_what_is_no_http_is_garbage_or_broken() -> None:
     assert reply.outcome in (Outcome.GARBAGE, Outcome.BROKEN)
 
 
+def test_https_where_plain_http_is_spoken_is_not_reached() -> None:
+    with StandIn("vllm") as server:
+        reply = ask_once(server.url.replace("http://", "https://"))
+    assert reply.outcome is Outcome.UNREACHABLE
+    assert "cannot be reached" in reply.said
+
+
 def test_a_compressed_answer_is_not_unpacked() -> None:
     import gzip
 
