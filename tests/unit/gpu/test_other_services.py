@@ -359,6 +359,6 @@ def test_gpt_sovits_that_speaks_is_slow_and_not_dead(tmp_path: Path) -> None:
         assert "may be speaking" in found.detail
         await service.prove()
 
-    with StandIn("gpt_sovits", generating=0.4) as server:
-        service = service_of(server, tmp_path, timeouts={"wake": 2.0})
+    with StandIn("gpt_sovits", generating=0.8) as server:
+        service = service_of(server, tmp_path, timeouts={"wake": 5.0})
         run(check)
