@@ -96,7 +96,7 @@ class ServiceEntry(_Model):
     base_url: BaseUrl
     model: str | None = None
     api_key_env: Annotated[str, AfterValidator(_variable_name)] | None = None
-    sleep_level: Literal[1, 2] = 1
+    sleep_level: Annotated[int, Field(ge=1, le=2)] = 1
     vram_gb: Gigabytes | None = None
     group: str | None = None
     stop: Command | None = None

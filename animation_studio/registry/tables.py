@@ -140,7 +140,14 @@ def _expectation(kind: str, detail: Mapping[str, object]) -> str:
     text = str(detail["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     if kind == "string_type" and isinstance(value, int | float):
         text += ", in quotes"  # bare words such as yes, no and 1984 are not text in YAML
-    return f"is {_shown(value)}; {text}"
+    return f"is {'not shown' if _may_be_secret(detail) else _shown(value)}; {text}"
+
+
+def _may_be_secret(detail: Mapping[str, object]) -> bool:
+    """Whether a value may be a key or password: problems go to logs, and to the page."""
+    place, value = detail["loc"], detail["input"]
+    names_key = isinstance(place, tuple) and any("key" in str(part) for part in place[-1:])
+    return names_key or (isinstance(value, str) and "://" in value and "@" in value)
 
 
 class _Short(reprlib.Repr):
