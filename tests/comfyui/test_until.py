@@ -119,6 +119,26 @@ def test_goes_on_until_one_passes_and_never_samples_a_seed_twice(comfyui, faces)
     assert other["tries"]["judged_before"] == []
 
 
+def test_a_vram_guard_before_it_does_not_make_it_forget(comfyui, faces):
+    """The guard always runs and says nothing about the value that it passes on."""
+    prompt = until(faces, "guarded")
+    prompt["guard"] = node(
+        "AnimStudio_VRAMGuard",
+        value=["ckpt", 0], purpose="image", needed_gb=0.0, service="auto", pause="as needed",
+        level="configured", timeout=30, on_failure="error", resume="end of prompt",
+    )  # fmt: skip
+    prompt["until"]["inputs"]["model"] = ["guard", 0]
+    made = report_of(comfyui, comfyui.run(prompt))["tries"]["made"]
+    before = decodes(comfyui)
+
+    again = report_of(comfyui, comfyui.run(prompt))["tries"]
+
+    assert made >= 1
+    assert again["made"] == 0
+    assert len(again["judged_before"]) == made
+    assert decodes(comfyui) == before
+
+
 def test_spent_tries_are_a_normal_result_and_the_next_run_goes_on(comfyui, faces):
     only_others = faces[1:]
     prompt = until(only_others, "spent", tries=2)
