@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import concurrent.futures
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from functools import cache
@@ -31,6 +33,8 @@ T = TypeVar("T")
 
 _logger = logging.getLogger("animation_studio")
 _POLL = 0.05
+# Seconds that ComfyUI's end may be held up for.
+_AT_EXIT = 20.0
 _watched: set[str] = set()
 
 
@@ -49,6 +53,7 @@ def _host() -> ComfyHost:
 def arbiter() -> Arbiter:
     """Return the arbiter of this ComfyUI. Raises ConfigError where services.yaml is broken."""
     folder = studio.state_folder()
+    atexit.register(_end_with_comfyui)
     return Arbiter(
         services=_Services(folder / "logs"),
         settings=lambda: studio.registry().gpu_settings(),
@@ -126,6 +131,23 @@ async def _recover() -> None:
         await arbiter().recover()
     except StudioError as error:
         _logger.warning("Animation Studio: %s", error)
+
+
+def _end_with_comfyui() -> None:
+    """Give back what the running prompt paused when ComfyUI is stopped (Ctrl-C).
+
+    What does not come back in time, and whatever kills the process, is the next start's.
+    """
+    lease = arbiter().lease
+    if lease is None:
+        return
+    _logger.info("Animation Studio: ending the lease of the GPU before ComfyUI ends")
+    comfy.model_management.interrupt_current_processing()
+    _host().end()
+    try:
+        loop().submit(arbiter().end(lease.holder)).result(_AT_EXIT)
+    except concurrent.futures.TimeoutError:
+        _logger.warning("Animation Studio: the next start of ComfyUI wakes what is still paused")
 
 
 def _wait(work: Coroutine[Any, Any, T]) -> T:

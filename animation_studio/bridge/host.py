@@ -32,6 +32,11 @@ class ComfyHost:
 
     def __init__(self) -> None:
         self._visit: Visit | None = None
+        self._ends = False
+
+    def end(self) -> None:
+        """ComfyUI ends: unload without waiting for its worker, which will not come again."""
+        self._ends = True
 
     @contextmanager
     def visited(self) -> Iterator[Visit]:
@@ -58,7 +63,9 @@ class ComfyHost:
     async def unload(self) -> str:
         """Unload ComfyUI's models and the face engines, and empty torch's cache."""
         visit = self._visit
-        if visit is not None:
+        if self._ends:
+            _unload()
+        elif visit is not None:
             await visit.run_here(_unload)
         else:
             await _unload_between_prompts()

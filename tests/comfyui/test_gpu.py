@@ -386,37 +386,58 @@ def test_while_a_prompt_has_the_gpu_nobody_else_does(shared):
         thread.join(30.0)
 
 
-def test_killed_while_the_model_sleeps_the_next_start_wakes_it(prepared, shared, tmp_path):
+@pytest.fixture
+def another(prepared, tmp_path):
+    """Start ComfyUIs that share a state folder, with a GPU and a model of their own."""
     library = nvml_standin.build(tmp_path / "nvml")
     gpu = ScriptedGpu(tmp_path / "gpu.txt")
+    started: list[ComfyServer] = []
     with StandIn("vllm", gpu=gpu, memory_awake=9 * GB) as qwen:
-        write_services(prepared.standins / "config", tmp_path / "config", qwen)
-        state = {"state_folder": str(tmp_path / "state")}
-        text = yaml.safe_load((tmp_path / "config" / "services.yaml").read_text(encoding="utf-8"))
-        text["gpu"] |= state
-        (tmp_path / "config" / "services.yaml").write_text(yaml.safe_dump(text), encoding="utf-8")
-        options = {
-            "config": tmp_path / "config", "test_packs": True,
-            "environment": gpu.environment(library),
-        }  # fmt: skip
-        first = ComfyServer.start(prepared, tmp_path / "first", **options)
-        try:
-            body = {"prompt": guarded(node("Test_Wait", seconds=60.0)), "client_id": "one"}
-            first.post_json("/prompt", body)
-            assert until(lambda: "Test_Wait waits" in first.log())
-            assert qwen.asleep
-            first.process.send_signal(signal.SIGKILL)
-            first.process.wait(10)
-        finally:
-            first.stop()
-        assert qwen.asleep
+        state = str(tmp_path / "state")
+        write_services(prepared.standins / "config", tmp_path / "config", qwen, state_folder=state)
 
-        second = ComfyServer.start(prepared, tmp_path / "second", **options)
-        try:
-            assert until(lambda: not qwen.asleep)
-            assert until(
-                lambda: second.get_json("/animation_studio/gpu")["journal"]["paused"] == []
-            )
-        finally:
-            second.stop()
+        def start() -> ComfyServer:
+            server = ComfyServer.start(
+                prepared, tmp_path / f"comfyui{len(started)}", config=tmp_path / "config",
+                test_packs=True, environment=gpu.environment(library),
+            )  # fmt: skip
+            started.append(server)
+            return server
+
+        yield start, qwen
+        for server in started:
+            server.stop()
         assert qwen.model.work_while_asleep == 0
+
+
+def held(server: ComfyServer, qwen: StandIn) -> None:
+    """Begin a prompt that has the GPU for a minute."""
+    body = {"prompt": guarded(node("Test_Wait", seconds=60.0)), "client_id": "one"}
+    server.post_json("/prompt", body)
+    assert until(lambda: "Test_Wait waits" in server.log())
+    assert qwen.asleep
+
+
+def test_killed_while_the_model_sleeps_the_next_start_wakes_it(another):
+    start, qwen = another
+    first = start()
+    held(first, qwen)
+    first.process.send_signal(signal.SIGKILL)
+    first.process.wait(10)
+    assert qwen.asleep
+
+    second = start()
+
+    assert until(lambda: not qwen.asleep)
+    assert until(lambda: second.get_json("/animation_studio/gpu")["journal"]["paused"] == [])
+
+
+def test_stopped_with_ctrl_c_it_wakes_the_model_before_it_ends(another):
+    start, qwen = another
+    server = start()
+    held(server, qwen)
+
+    server.process.send_signal(signal.SIGINT)
+    server.process.wait(40)
+
+    assert not qwen.asleep
