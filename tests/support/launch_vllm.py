@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -127,8 +128,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     if options.attached:
         print("ready", flush=True)
-        server.wait()
-        end_group(server.pid)
+        # The engine of a server that was killed stays, and takes its time over SIGTERM.
+        end_group(server.pid, at_once=server.wait() == -signal.SIGKILL)
         shutil.rmtree(scratch, ignore_errors=True)
     return 0
 

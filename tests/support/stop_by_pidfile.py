@@ -34,9 +34,9 @@ def main() -> int:
     return 0
 
 
-def end_group(group: int) -> None:
-    """End all processes of a group and return when none runs any more."""
-    for sign in (signal.SIGTERM, signal.SIGKILL):
+def end_group(group: int, *, at_once: bool = False) -> None:
+    """End all processes of a group, `at_once` by force; return when none runs any more."""
+    for sign in (signal.SIGTERM, signal.SIGKILL)[at_once:]:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(group, signal.SIGCONT)
             os.killpg(group, sign)
