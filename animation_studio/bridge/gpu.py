@@ -106,8 +106,11 @@ def resume(request: ResumeRequest, node_id: str) -> GpuReport:
 
 
 def ask(question: Coroutine[Any, Any, T]) -> T:
-    """Return the answer of the arbiter's loop, waiting on a node's thread."""
-    return _wait(question)
+    """Return the answer of the arbiter's loop, waiting on a node's thread.
+
+    Without a look for interruptions: ComfyUI would take them for a failed fingerprint, and go on.
+    """
+    return loop().submit(question).result()
 
 
 async def submit(work: Coroutine[Any, Any, T]) -> T:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import cast, get_args
 from uuid import uuid4
 
-from ..errors import GpuError, StudioError
+from ..errors import ConfigError, GpuError, StudioError
 from ..gpu.lease import LeaseRequest, Level, Purpose, ResumeRequest, ResumeWhen
 from ..gpu.report import GIB, GpuReport, reports_json, reports_of
 from ..registry import ALL, AUTO_SERVICE, NO_SERVICE
@@ -24,6 +25,8 @@ __all__ = [
 ]
 
 _NO_ROOM = " no room "
+_CHOICES = {"purpose": Purpose, "level": Level, "resume": ResumeWhen}
+_ON_FAILURE = ("error", "warn", "go on")
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,19 @@ class Wish:
     resume: str = "end of prompt"
 
     def request(self, holder: str) -> LeaseRequest:
-        """Return what is asked of the arbiter."""
+        """Return what is asked of the arbiter. Raises ConfigError for values no widget has.
+
+        A prompt over HTTP can hold them: ComfyUI 0.3.75 does not check the choices of a combo.
+        """
+        for name, kind in _CHOICES.items():
+            if getattr(self, name) not in get_args(kind):
+                raise ConfigError(
+                    f"{name} {getattr(self, name)!r}: choose one of {', '.join(get_args(kind))}."
+                )
+        if not math.isfinite(self.needed_gb) or self.needed_gb < 0:
+            raise ConfigError(f"needed_gb {self.needed_gb}: give a number of GiB, 0 or more.")
+        if self.pause not in (ALL, NO_SERVICE):
+            studio.registry().service(self.pause)
         pause = None if self.pause == ALL else frozenset({self.pause} - {NO_SERVICE})
         return LeaseRequest(
             holder=holder,
@@ -85,6 +100,8 @@ def give_back(
 def _passed(
     act: Callable[[], GpuReport], purpose: str, on_failure: str, before: list[GpuReport]
 ) -> Passed:
+    if on_failure not in _ON_FAILURE:
+        raise ConfigError(f"on_failure {on_failure!r}: choose one of {', '.join(_ON_FAILURE)}.")
     try:
         report = act()
     except StudioError as error:

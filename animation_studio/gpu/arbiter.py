@@ -7,27 +7,24 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 
 from ..errors import GpuError, StudioError
 from ..registry.services import GpuSettings
 from .gauge import Gauge
-from .journal import Holder, Journal, Pause
-from .lease import Host, LeaseRequest, Progress, Purpose, ResumeRequest, ResumeWhen
-from .lock import GpuLock
+from .journal import Journal, Pause
+from .lease import Host, LeaseRequest, Progress, ResumeRequest, ResumeWhen
 from .meter import Meter
 from .report import GpuReport
 from .room import make_room, needed, target_of
-from .service import Service, ServiceState, conditions_of
+from .service import Service, ServiceState, conditions_of, named
 from .trace import MemoryTrace
+from .turns import Lease, Turns
 from .work import HandedOver, Work
 
-__all__ = ["Arbiter", "Lease"]
+__all__ = ["Arbiter"]
 
 _logger = logging.getLogger("animation_studio")
-_POLL = 0.02
 # Seconds between two samples of the memory while a lease is held.
 _SAMPLED = 0.25
 # Seconds after which what could not be given back is tried again; the last one for ever.
@@ -37,16 +34,6 @@ _UNTIL: dict[ResumeWhen, str] = {"end of prompt": "prompt_end", "next guard": "n
 
 def _quiet(_: str) -> None:
     """Tell nobody."""
-
-
-@dataclass
-class Lease:
-    """Who has the GPU in this process, what for, and since when (UTC)."""
-
-    holder: str
-    purpose: Purpose | str
-    since: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
-    trace: MemoryTrace | None = None
 
 
 class Arbiter:
@@ -69,11 +56,8 @@ class Arbiter:
         self._settings = settings
         self._meter = meter
         self._host = host
-        self._lock = GpuLock(folder)
         self._journal = Journal(folder)
-        self._lease: Lease | None = None
-        self._busy = False
-        self._waiting = 0
+        self._turns = Turns(folder, self._journal)
         self._caretaker: asyncio.Task[None] | None = None
 
     @property
@@ -89,7 +73,7 @@ class Arbiter:
     @property
     def lease(self) -> Lease | None:
         """The lease of this process, if it has one."""
-        return self._lease
+        return self._turns.lease
 
     @property
     def services(self) -> Mapping[str, Service]:
@@ -108,14 +92,15 @@ class Arbiter:
         stops at once, and `end` gives back.
         """
         deadline = time.monotonic() + request.timeout
-        async with self._turn(request.holder, request.purpose, deadline, progress):
+        async with self._turns.turn(request.holder, request.purpose, deadline, progress):
             work = self._work(request.holder, progress, deadline)
             target = target_of(request, work.services)
             self._take_over(request)
             need, verified = 0, False
             try:
-                need = needed(request, target, work)
-                verified = await make_room(work, request, target, need)
+                conditions = await conditions_of(work.services)
+                need = needed(request, target, work, conditions)
+                verified = await make_room(work, request, target, need, conditions)
                 if target is not None:
                     await work.awaken(target, level=0, need=need)
                     self._journal.remove(target.key)
@@ -136,7 +121,7 @@ class Arbiter:
         nothing left to give back the lease ends. Raises GpuError with its `report`.
         """
         deadline = time.monotonic() + request.timeout
-        async with self._turn(request.holder, "resume", deadline, progress):
+        async with self._turns.turn(request.holder, "resume", deadline, progress):
             work = self._work(request.holder, progress, deadline)
             pauses = self._to_give_back()
             try:
@@ -147,7 +132,7 @@ class Arbiter:
             service = work.services.get(request.service) if request.service else None
             report = self._report("resume", service, 0, work)
             if not self._journal.read().paused:
-                self._drop()
+                self._turns.drop()
             return report
 
     async def end(self, holder: str) -> GpuReport | None:
@@ -155,9 +140,10 @@ class Arbiter:
 
         What cannot be given back now stays in the journal and is tried again.
         """
-        if self._lease is None or self._lease.holder != holder:
+        lease = self.lease
+        if lease is None or lease.holder != holder:
             return None
-        async with self._turn(holder, self._lease.purpose, None, _quiet):
+        async with self._turns.turn(holder, lease.purpose, None, _quiet):
             try:
                 work = self._work(holder, _quiet, None)
                 ok = await self._give_back_due(work)
@@ -166,7 +152,7 @@ class Arbiter:
                 _logger.warning("Animation Studio: %s", error)
                 ok, report = False, None
             finally:
-                self._drop()
+                self._turns.drop()
         if not ok:
             self._care()
         return report
@@ -183,12 +169,12 @@ class Arbiter:
             _logger.warning("Animation Studio: %s", self._left())
             return False
         try:
-            async with self._turn("recovery", "resume", time.monotonic() + 1.0, _quiet):
+            async with self._turns.turn("recovery", "resume", time.monotonic() + 1.0, _quiet):
                 try:
                     work = self._work("recovery", _quiet, None)
                     ok = await self._give_back_due(work, everything=True)
                 finally:
-                    self._drop()
+                    self._turns.drop()
         except GpuError as error:
             _logger.info("Animation Studio: nothing is resumed now: %s", error)
             return False
@@ -205,7 +191,7 @@ class Arbiter:
         work = self._work("", _quiet, None)
         if work.gauge.problem:
             return False
-        if await work.gauge.has(needed(request, None, work), for_comfyui=True):
+        if await work.gauge.has(needed(request, None, work, {}), for_comfyui=True):
             return False
         conditions = await conditions_of(work.services)
         return any(found.state is ServiceState.AWAKE for found in conditions.values())
@@ -213,93 +199,11 @@ class Arbiter:
     @contextlib.asynccontextmanager
     async def action(self, name: str) -> AsyncIterator[Work]:
         """Have the GPU for one act of a person or script. Raises GpuError while it is leased."""
-        async with self._turn(name, name, time.monotonic() + 1.0, _quiet):
+        async with self._turns.turn(name, name, time.monotonic() + 1.0, _quiet):
             try:
                 yield self._work(name, _quiet, None)
             finally:
-                self._drop()
-
-    # -- whose turn it is
-
-    @contextlib.asynccontextmanager
-    async def _turn(
-        self, holder: str, purpose: str, deadline: float | None, progress: Progress
-    ) -> AsyncIterator[None]:
-        """Wait until `holder` may have the GPU, and make it the lease's holder.
-
-        A lease that began here and had nothing to pause ends again when the operation fails.
-        """
-        fresh = await self._wait(holder, deadline, progress)
-        self._busy = True
-        try:
-            if fresh:
-                self._lease = Lease(holder, purpose)
-                self._journal.set_holder(Holder.of_this_process(holder, purpose))
-            assert self._lease is not None
-            self._lease.purpose = purpose
-            yield
-        except StudioError:
-            if fresh and not self._mine(holder):
-                self._drop()
-            raise
-        finally:
-            self._busy = False
-
-    async def _wait(self, holder: str, deadline: float | None, progress: Progress) -> bool:
-        """Return True when the lock was taken for a new lease, False for the holder's own."""
-        self._waiting += 1
-        told = ""
-        try:
-            while True:
-                why = self._blocked(holder)
-                if not why:
-                    if self._lease is not None:
-                        return False
-                    if self._lock.try_acquire():
-                        return True
-                    why = self._other_process()
-                if deadline is not None and time.monotonic() > deadline:
-                    raise GpuError(f"The GPU is not free: {why} Try again when that has ended.")
-                if why != told:
-                    told = why
-                    progress(why)
-                await asyncio.sleep(_POLL)
-        finally:
-            self._waiting -= 1
-
-    def _blocked(self, holder: str) -> str:
-        lease = self._lease
-        if lease is not None and (lease.holder != holder or self._busy):
-            since = lease.since.astimezone().strftime("%H:%M:%S")
-            return f"{lease.holder} has it for {lease.purpose} since {since}."
-        return "another act is under way." if self._busy else ""
-
-    def _other_process(self) -> str:
-        holder = self._journal.read().holder
-        if holder is None:
-            return "another process of Animation Studio has it."
-        return f"process {holder.pid} has it for {holder.purpose} ({holder.holder})."
-
-    def _drop(self) -> None:
-        """End the lease: nobody has the GPU."""
-        lease, self._lease = self._lease, None
-        if lease is None:
-            return
-        if lease.trace is not None:
-            lease.trace.stop()
-        try:
-            self._journal.set_holder(None)
-        except StudioError as error:
-            _logger.warning("Animation Studio: %s", error)
-        self._lock.release()
-
-    def _begin_trace(self, work: Work) -> None:
-        lease, index = self._lease, work.gauge.index
-        if lease is not None and lease.trace is None and index is not None:
-            lease.trace = MemoryTrace(self._meter, index, _SAMPLED).start()
-
-    def _mine(self, holder: str) -> list[Pause]:
-        return [pause for pause in self._journal.read().paused if pause.holder == holder]
+                self._turns.drop()
 
     # -- what an operation is made of
 
@@ -314,8 +218,13 @@ class Arbiter:
             holder=holder,
             progress=progress,
             deadline=deadline,
-            yields=lambda: self._waiting > 0,
+            yields=lambda: self._turns.awaited,
         )
+
+    def _begin_trace(self, work: Work) -> None:
+        lease, index = self.lease, work.gauge.index
+        if lease is not None and lease.trace is None and index is not None:
+            lease.trace = MemoryTrace(self._meter, index, _SAMPLED).start()
 
     def _take_over(self, request: LeaseRequest) -> None:
         """Make what earlier leases left paused this lease's own."""
@@ -352,7 +261,7 @@ class Arbiter:
         if request.service is None:
             await self._awaken_any(work)
             return
-        service = work.services[request.service]
+        service = named(work.services, request.service)
         mine = [pause for pause in pauses if pause.service == service.key]
         if mine:
             await work.give_back(mine[0])
@@ -375,7 +284,7 @@ class Arbiter:
         """Give back what a failed take paused; return what to say about it."""
         work.deadline = None
         left = []
-        for pause in reversed(self._mine(work.holder)):
+        for pause in reversed(self._turns.pauses_of(work.holder)):
             if pause.service not in work.paused:
                 continue
             try:
@@ -426,7 +335,7 @@ class Arbiter:
             before=work.before,
             after=gauge.reading(),
             verified=verified,
-            peak=self._lease.trace.peak if self._lease and self._lease.trace else None,
+            peak=self.lease.trace.peak if self.lease and self.lease.trace else None,
             seconds=time.monotonic() - work.started,
             steps=work.steps,
             paused=work.paused,
@@ -453,11 +362,11 @@ class Arbiter:
         while any(pause.until == "prompt_end" for pause in self._journal.read().paused):
             await asyncio.sleep(_AGAIN[min(tries, len(_AGAIN) - 1)])
             tries += 1
-            if self._lease is not None or self._busy:
+            if self.lease is not None:
                 return  # whoever has it now gives back when it ends
             with contextlib.suppress(StudioError):
-                async with self._turn("recovery", "resume", time.monotonic(), _quiet):
+                async with self._turns.turn("recovery", "resume", time.monotonic(), _quiet):
                     try:
                         await self._give_back_due(self._work("recovery", _quiet, None))
                     finally:
-                        self._drop()
+                        self._turns.drop()

@@ -10,7 +10,10 @@ from .lease import Host
 from .meter import DeviceMemory, Meter
 from .report import GIB, Holding, Reading
 
-__all__ = ["Gauge", "least_expected"]
+__all__ = ["HELD_ASLEEP_GB", "Gauge", "least_expected"]
+
+# What a sleeping vLLM keeps, its context and graphs: 1.1 to 1.3 GB (vLLM's own measurements).
+HELD_ASLEEP_GB = 1.3
 
 # Memory counts as there when this many samples in a row say so: freed blocks can flicker while
 # another process lets go (facts of WSL2's driver).
@@ -112,7 +115,6 @@ class Gauge:
 def least_expected(vram_gb: float | None) -> int:
     """Return the bytes that should come back when a service of this size sleeps; 0: unknown.
 
-    A sleeping vLLM keeps 1.1 to 1.3 GB (facts: context and graphs), and `vram_gb` is a round
-    figure: four fifths of it, less 1.3 GB.
+    `vram_gb` is a round figure: four fifths of it, less what it keeps.
     """
-    return 0 if vram_gb is None else max(0, int((0.8 * vram_gb - 1.3) * GIB))
+    return 0 if vram_gb is None else max(0, int((0.8 * vram_gb - HELD_ASLEEP_GB) * GIB))

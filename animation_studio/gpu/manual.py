@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import ConfigError
-from ..registry import nearest
 from .arbiter import Arbiter
-from .service import Service
+from .service import named
 from .work import Work
 
 __all__ = ["free", "sleep", "wake"]
@@ -18,7 +16,7 @@ async def sleep(arbiter: Arbiter, key: str, level: int | None = None) -> dict[st
 
     Raises GpuError while the GPU is leased, ServiceError where the service does not.
     """
-    service = _service(arbiter, key)
+    service = named(arbiter.services, key)
     async with arbiter.action(f"sleep {key}") as work:
         await work.timed("sleep", service, service.sleep(level or service.entry.sleep_level))
         return _steps(work)
@@ -26,7 +24,7 @@ async def sleep(arbiter: Arbiter, key: str, level: int | None = None) -> dict[st
 
 async def wake(arbiter: Arbiter, key: str) -> dict[str, Any]:
     """Wake or start a service and return the steps; raises as `sleep`."""
-    service = _service(arbiter, key)
+    service = named(arbiter.services, key)
     async with arbiter.action(f"wake {key}") as work:
         await work.awaken(service, level=0, need=0)
         # Whoever wakes it by hand has it back: no lease needs to.
@@ -39,16 +37,6 @@ async def free(arbiter: Arbiter) -> dict[str, Any]:
     async with arbiter.action("free") as work:
         await work.unload()
         return _steps(work)
-
-
-def _service(arbiter: Arbiter, key: str) -> Service:
-    services = arbiter.services
-    if key not in services:
-        known = ", ".join(services) or "none"
-        raise ConfigError(
-            f"services.yaml has no service {key!r}.{nearest(key, services)} Known: {known}."
-        )
-    return services[key]
 
 
 def _steps(work: Work) -> dict[str, Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from ..errors import ConfigError, GpuError, StudioError
+from .gauge import HELD_ASLEEP_GB
 from .lease import LeaseRequest
 from .report import GIB, gigabytes
-from .service import Condition, Service, ServiceState, conditions_of
+from .service import Condition, Service, ServiceState, named
 from .work import Work
 
 __all__ = ["make_room", "needed", "target_of"]
@@ -26,7 +27,7 @@ def target_of(request: LeaseRequest, services: Mapping[str, Service]) -> Service
     if request.purpose not in ("llm", "voice"):
         return None
     if request.service is not None:
-        return services[request.service]
+        return named(services, request.service)
     for service in services.values():
         if service.entry.role == request.purpose:
             return service
@@ -35,8 +36,16 @@ def target_of(request: LeaseRequest, services: Mapping[str, Service]) -> Service
     )
 
 
-def needed(request: LeaseRequest, target: Service | None, work: Work) -> int:
-    """Return the bytes that must be free. Raises GpuError for more than the card has."""
+def needed(
+    request: LeaseRequest,
+    target: Service | None,
+    work: Work,
+    conditions: Mapping[str, Condition],
+) -> int:
+    """Return the bytes that must be free. Raises GpuError for more than the card has.
+
+    A service that sleeps has a part of its own already.
+    """
     total = work.before.total if work.before else None
     if request.need is not None:
         if total is not None and request.need > total:
@@ -50,18 +59,25 @@ def needed(request: LeaseRequest, target: Service | None, work: Work) -> int:
     figure: float | None = target.entry.vram_gb if target else None
     if figure is None:
         figure = getattr(work.settings.needs_gb, request.purpose)
+    if target is not None and conditions[target.key].state is ServiceState.ASLEEP:
+        figure -= min(figure / 2, HELD_ASLEEP_GB)
     need = int(figure * GIB)
     return need if total is None else min(need, int(total * _USABLE))
 
 
-async def make_room(work: Work, request: LeaseRequest, target: Service | None, need: int) -> bool:
+async def make_room(
+    work: Work,
+    request: LeaseRequest,
+    target: Service | None,
+    need: int,
+    conditions: Mapping[str, Condition],
+) -> bool:
     """Make room and return whether the meter saw it.
 
     Nothing, then unloading ComfyUI's models (pictures need them: not for those), then sleep, one
     service after the other, then stop. Without a meter every step is taken once. Raises GpuError
     when the room cannot be had; what was paused is then still paused.
     """
-    conditions = await conditions_of(work.services)
     if target is not None and conditions[target.key].state is ServiceState.AWAKE:
         return not work.gauge.problem
     making = _Making(work, request, target, need, conditions)

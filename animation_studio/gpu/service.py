@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from ..errors import ServiceError
+from ..errors import ConfigError, ServiceError
+from ..registry.problems import nearest
 from ..registry.services import ServiceEntry
 
-__all__ = ["Condition", "OutOfMemory", "Proof", "Service", "ServiceState", "conditions_of"]
+__all__ = ["Condition", "OutOfMemory", "Proof", "Service", "ServiceState", "conditions_of", "named"]
 
 
 class ServiceState(str, Enum):
@@ -118,3 +119,13 @@ async def conditions_of(services: Mapping[str, Service]) -> dict[str, Condition]
     """Ask all services at once how they stand."""
     answers = await asyncio.gather(*(service.condition() for service in services.values()))
     return dict(zip(services, answers, strict=True))
+
+
+def named(services: Mapping[str, Service], key: str) -> Service:
+    """Return the service `key`. Raises ConfigError, with the nearest name, where there is none."""
+    if key not in services:
+        known = ", ".join(services) or "none"
+        raise ConfigError(
+            f"services.yaml has no service {key!r}.{nearest(key, services)} Known: {known}."
+        )
+    return services[key]
