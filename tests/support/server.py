@@ -110,14 +110,20 @@ class ComfyServer:
         with _OPENER.open(self.url + path, timeout=TIMEOUT_SECONDS) as answer:
             return json.load(answer)
 
-    def post_json(self, path: str, body: Any, headers: Mapping[str, str] | None = None) -> Any:
+    def post_json(
+        self,
+        path: str,
+        body: Any,
+        headers: Mapping[str, str] | None = None,
+        seconds: float = TIMEOUT_SECONDS,
+    ) -> Any:
         """Return what POST `path` answers with: its JSON, None for an empty answer."""
         request = urllib.request.Request(
             self.url + path,
             data=json.dumps(body).encode(),
             headers={"Content-Type": "application/json", **(headers or {})},
         )
-        with _OPENER.open(request, timeout=TIMEOUT_SECONDS) as answer:
+        with _OPENER.open(request, timeout=seconds) as answer:
             text = answer.read()
         return json.loads(text) if text.strip() else None
 
