@@ -41,8 +41,9 @@ TEST_PACKAGES = ("lycoris-lora>=3.2",)
 # Installed without what it asks for: its opencv-python writes the files of opencv-python-headless.
 # The rest of what it asks for is in the dev extra and in env.
 TEST_ALONE = ("insightface>=2.1",)
-# What each holds once finished, with room for pip's temporary files.
-GIGABYTES = {"env": 8.0, "dev": 1.3, "vllm": 3.0}
+# What each holds once finished, with room for pip's temporary files. vllm takes 2 GB where pip's
+# settings offer PyTorch's build for processors, and the index's own build brings 4 GB of CUDA.
+GIGABYTES = {"env": 8.0, "dev": 1.3, "vllm": 6.5}
 LINK = "_animation_studio_env.pth"
 # Imported once after an installation: what fails here would fail in ComfyUI with a traceback.
 IMPORTS = "import torch, torchvision, torchaudio, aiohttp, numpy, safetensors, yaml, pydantic"

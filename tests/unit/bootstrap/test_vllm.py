@@ -1,0 +1,45 @@
+"""The vLLM for tests: where there is one, and that its model is made again when it is damaged."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from scripts.bootstrap.say import Steps
+from scripts.bootstrap.stamps import digest_of_file
+from scripts.bootstrap.vllm import ensure_vllm, why_no_vllm
+
+
+@pytest.mark.parametrize("python", [(3, 11), (3, 14)])
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_where_there_is_one(machine, python):
+    assert why_no_vllm("linux", machine, python) is None
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "python", "said"),
+    [
+        ("win32", "AMD64", (3, 12), "this is win32 on AMD64"),
+        ("darwin", "arm64", (3, 12), "this is darwin on arm64"),
+        ("linux", "riscv64", (3, 12), "this is linux on riscv64"),
+        ("linux", "x86_64", (3, 10), "this is 3.10"),
+        ("linux", "x86_64", (3, 15), "this is 3.15"),
+    ],
+)
+def test_where_there_is_none(system, machine, python, said):
+    assert said in str(why_no_vllm(system, machine, python))
+
+
+def test_a_damaged_model_is_made_again_as_it_was(home, folder, steps: Steps, vllm_parts):
+    folder.vllm.symlink_to(home.vllm, target_is_directory=True)
+    shutil.copytree(vllm_parts.model, folder.language_model)
+    weights = folder.language_model / "model.safetensors"
+    made = weights.stat().st_mtime_ns
+    ensure_vllm(folder, steps)
+    assert weights.stat().st_mtime_ns == made
+
+    whole = {path.name: digest_of_file(path) for path in folder.language_model.iterdir()}
+    weights.write_bytes(weights.read_bytes()[:-1])
+    ensure_vllm(folder, steps)
+    assert {path.name: digest_of_file(path) for path in folder.language_model.iterdir()} == whole
