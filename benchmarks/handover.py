@@ -44,7 +44,7 @@ PACK = Path(__file__).resolve().parents[1]
 sys.path.append(str(PACK))
 
 from animation_studio.gpu import arbiter as arbiter_module  # noqa: E402
-from animation_studio.gpu import http_service, lock, nvml, room, trace, work  # noqa: E402
+from animation_studio.gpu import http_service, lock, nvml, trace, work  # noqa: E402
 from animation_studio.gpu.arbiter import Arbiter  # noqa: E402
 from animation_studio.gpu.gauge import Gauge  # noqa: E402
 from animation_studio.gpu.journal import Journal  # noqa: E402
@@ -368,8 +368,7 @@ def watched() -> Stopwatch:
     watch.watch(http_service.HttpService, "sleep", "sleep, wake, prove: their own code")
     watch.watch(http_service.HttpService, "wake", "sleep, wake, prove: their own code")
     watch.watch(http_service.HttpService, "prove", "sleep, wake, prove: their own code")
-    for module in (room, arbiter_module):
-        watch.watch(module, "conditions_of", "how services stand, asked before", whole=True)
+    watch.watch(arbiter_module, "conditions_of", "how services stand, asked before", whole=True)
     watch.watch(work.Work, "_steady", "how services stand, asked before", whole=True)
     watch.watch(Gauge, "has", "samples: is it enough?", whole=True)
     watch.watch(Gauge, "settle", "samples: until memory is there", whole=True)
