@@ -127,6 +127,7 @@ class Arbiter:
             try:
                 await self._resume(request, pauses, work)
             except StudioError as error:
+                await self._undo_way(work)
                 report = self._report("resume", None, 0, work, ok=False)
                 raise GpuError(str(error), report=report) from error
             service = work.services.get(request.service) if request.service else None
@@ -145,7 +146,7 @@ class Arbiter:
             return None
         async with self._turns.turn(holder, lease.purpose, None, _quiet):
             try:
-                work = self._work(holder, _quiet, None)
+                work = self._work(holder, giving_back=True)
                 ok = await self._give_back_due(work)
                 report = self._report("end", None, 0, work, ok=ok)
             except StudioError as error:  # services.yaml was broken meanwhile
@@ -171,7 +172,7 @@ class Arbiter:
         try:
             async with self._turns.turn("recovery", "resume", time.monotonic() + 1.0, _quiet):
                 try:
-                    work = self._work("recovery", _quiet, None)
+                    work = self._work("recovery", giving_back=True)
                     ok = await self._give_back_due(work, everything=True)
                 finally:
                     self._turns.drop()
@@ -188,7 +189,7 @@ class Arbiter:
         False without a meter. Raises ConfigError where services.yaml is broken.
         """
         request = LeaseRequest("", "image")
-        work = self._work("", _quiet, None)
+        work = self._work("")
         if work.gauge.problem:
             return False
         if await work.gauge.has(needed(request, None, work, {}), for_comfyui=True):
@@ -201,13 +202,20 @@ class Arbiter:
         """Have the GPU for one act of a person or script. Raises GpuError while it is leased."""
         async with self._turns.turn(name, name, time.monotonic() + 1.0, _quiet):
             try:
-                yield self._work(name, _quiet, None)
+                yield self._work(name)
             finally:
                 self._turns.drop()
 
     # -- what an operation is made of
 
-    def _work(self, holder: str, progress: Progress, deadline: float | None) -> Work:
+    def _work(
+        self,
+        holder: str,
+        progress: Progress = _quiet,
+        deadline: float | None = None,
+        *,
+        giving_back: bool = False,
+    ) -> Work:
         settings = self._settings()
         return Work(
             gauge=Gauge(self._meter, self._host, settings.device),
@@ -218,7 +226,7 @@ class Arbiter:
             holder=holder,
             progress=progress,
             deadline=deadline,
-            yields=lambda: self._turns.awaited,
+            yields=lambda: giving_back and self._turns.awaited,
         )
 
     def _begin_trace(self, work: Work) -> None:
@@ -295,6 +303,13 @@ class Arbiter:
             return f"What was paused could not be given back: {' '.join(left)} It is tried again."
         return f"{', '.join(work.paused)} is back." if work.paused else ""
 
+    async def _undo_way(self, work: Work) -> None:
+        work.deadline = None
+        try:
+            await work.undo_way()
+        except StudioError as error:
+            work.warnings.append(str(error))
+
     async def _give_back_due(self, work: Work, *, everything: bool = False) -> bool:
         """Give back what is due; return False where something is left that must be tried again."""
         ok = True
@@ -367,6 +382,6 @@ class Arbiter:
             with contextlib.suppress(StudioError):
                 async with self._turns.turn("recovery", "resume", time.monotonic(), _quiet):
                     try:
-                        await self._give_back_due(self._work("recovery", _quiet, None))
+                        await self._give_back_due(self._work("recovery", giving_back=True))
                     finally:
                         self._turns.drop()

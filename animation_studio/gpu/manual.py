@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..errors import StudioError
 from .arbiter import Arbiter
 from .service import named
 from .work import Work
@@ -26,7 +27,11 @@ async def wake(arbiter: Arbiter, key: str) -> dict[str, Any]:
     """Wake or start a service and return the steps; raises as `sleep`."""
     service = named(arbiter.services, key)
     async with arbiter.action(f"wake {key}") as work:
-        await work.awaken(service, level=0, need=0)
+        try:
+            await work.awaken(service, level=0, need=0)
+        except StudioError:
+            await work.undo_way()
+            raise
         # Whoever wakes it by hand has it back: no lease needs to.
         arbiter.journal.remove(key)
         return _steps(work)

@@ -11,10 +11,10 @@ from typing import TypeVar
 
 from ..errors import GpuError, ServiceError, StudioError
 from ..registry.services import GpuSettings
-from .gauge import Gauge, least_expected
+from .gauge import HELD_ASLEEP_GB, Gauge, least_expected
 from .journal import Journal, Pause
 from .lease import Host, Progress, ResumeWhen
-from .report import Act, Outcome, Step
+from .report import GIB, Act, Outcome, Step
 from .service import Condition, OutOfMemory, Service, ServiceState
 
 __all__ = ["HandedOver", "Work"]
@@ -73,11 +73,7 @@ class Work:
         self._progress = progress
         self._yields = yields
         self._unloaded = False
-
-    @property
-    def unloaded(self) -> bool:
-        """Whether ComfyUI's models were unloaded in this operation."""
-        return self._unloaded
+        self._made_way: list[tuple[Service, int]] = []
 
     async def unload(self, need: int = 0) -> None:
         """Unload ComfyUI's models, once in an operation, and wait for the memory (bytes)."""
@@ -126,7 +122,7 @@ class Work:
             level=level,
             phase="pausing",
             until="next_guard" if resume == "next guard" else "prompt_end",
-            freed=0,
+            freed=sum(one.freed for one in self._pauses(service.key)),
             since=datetime.now(timezone.utc),
             pid=getpid(),
             holder=self.holder,
@@ -147,7 +143,9 @@ class Work:
                 seconds=self.settings.settle_seconds,
             )
         freed = self._done(act, service.key, began, start)
-        self._journal.put(pause.model_copy(update={"phase": "paused", "freed": max(0, freed)}))
+        # A stop after a sleep: both have to be there again before it can come back.
+        freed = pause.freed + max(0, freed)
+        self._journal.put(pause.model_copy(update={"phase": "paused", "freed": freed}))
 
     async def give_back(self, pause: Pause) -> None:
         """Have a paused service back, working, and take it out of the journal.
@@ -163,7 +161,7 @@ class Work:
             return
         try:
             condition = await self._steady(service)
-            if condition.state is ServiceState.STOPPED and pause.how == "sleep":
+            if condition.state is ServiceState.STOPPED and not _is_to_start(pause, service):
                 self._journal.remove(pause.service)
                 self.warnings.append(f"{pause.service} has ended while it slept; it is left so.")
                 return
@@ -175,10 +173,12 @@ class Work:
         self._journal.remove(pause.service)
         self.resumed.append(pause.service)
 
+    def _pauses(self, service: str) -> list[Pause]:
+        return [pause for pause in self._journal.read().paused if pause.service == service]
+
     def _amend(self, service: str, **changes: object) -> None:
-        for pause in self._journal.read().paused:
-            if pause.service == service:
-                self._journal.put(pause.model_copy(update=changes))
+        for pause in self._pauses(service):
+            self._journal.put(pause.model_copy(update=changes))
 
     async def awaken(
         self, service: Service, *, level: int, need: int, condition: Condition | None = None
@@ -190,7 +190,7 @@ class Work:
         """
         condition = condition or await self._steady(service)
         if condition.state is not ServiceState.AWAKE:
-            await self._make_way(service, need)
+            await self._make_way(service, need or _size_of(service, condition))
         if condition.state is ServiceState.ASLEEP:
             await self._wake(service, level or service.entry.sleep_level)
         elif condition.state is ServiceState.STOPPED:
@@ -220,12 +220,21 @@ class Work:
             if condition.state is not ServiceState.AWAKE:
                 continue
             if mate.can_sleep and condition.can_sleep:
-                await self.timed("sleep", mate, mate.sleep(mate.entry.sleep_level))
+                level = mate.entry.sleep_level
+                self._made_way.append((mate, level))
+                await self.timed("sleep", mate, mate.sleep(level))
             elif mate.can_stop:
+                self._made_way.append((mate, 0))
                 await self.timed("stop", mate, mate.stop())
         free = self.gauge.room(for_comfyui=False)
         if free is None or free < max(need, 1):
             await self.unload(need)
+
+    async def undo_way(self) -> None:
+        """Have those back that made way for one that did not come. Raises StudioError."""
+        made, self._made_way = self._made_way, []
+        for mate, level in reversed(made):
+            await self.awaken(mate, level=level, need=0)
 
     async def _wake(self, service: Service, level: int) -> None:
         try:
@@ -308,3 +317,17 @@ class Work:
             )
         )
         return freed or 0
+
+
+def _is_to_start(pause: Pause, service: Service) -> bool:
+    """Whether one that does not run is started: it was stopped, or crashed in this very lease.
+
+    After a crash of ComfyUI, or of the machine, nobody knows why it ended while it slept.
+    """
+    return pause.how == "stop" or (pause.pid == getpid() and service.entry.start is not None)
+
+
+def _size_of(service: Service, condition: Condition) -> int:
+    """Return the bytes that a service takes when it comes back; 0 where that is not known."""
+    held = HELD_ASLEEP_GB if condition.state is ServiceState.ASLEEP else 0.0
+    return int(max(0.0, (service.entry.vram_gb or 0.0) - held) * GIB)

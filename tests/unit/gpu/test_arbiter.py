@@ -192,6 +192,68 @@ def test_a_named_service_that_cannot_be_had_is_an_error(desk: Desk):
         desk.run(lambda arbiter: arbiter.resume(resume("qwen")))
 
 
+def test_one_that_does_not_wake_leaves_the_one_awake_that_made_way(desk: Desk):
+    first = desk.add("first", memory_awake=6 * GB, group="llm")
+    second = desk.add("second", memory_awake=6 * GB, group="llm")
+    desk.put_to_sleep("second")
+    second.fault("POST /wake_up", status=500)
+
+    with pytest.raises(GpuError, match="second"):
+        desk.run(lambda arbiter: arbiter.resume(resume("second")))
+
+    assert not first.asleep
+    assert first.requests["POST /sleep"] == 1
+
+
+def test_a_wake_up_that_comfyui_leaves_no_room_for_unloads_it_first(desk: Desk):
+    server = desk.add("qwen", memory_awake=9 * GB, vram_gb=8.0)
+    desk.put_to_sleep("qwen")
+    desk.host.load(11 * GB)
+
+    report = desk.run(lambda arbiter: arbiter.resume(resume("qwen")))
+
+    assert acts(report) == [("unload", "ComfyUI's models"), ("wake", "qwen"), ("prove", "qwen")]
+    assert not server.asleep
+
+
+def test_a_server_that_crashes_while_it_sleeps_is_started_again(desk: Desk):
+    server = desk.add("qwen", memory_awake=9 * GB, commands=True)
+
+    async def whole(arbiter):
+        await arbiter.take(image())
+        server.crash()
+        await arbiter.end("prompt")
+
+    desk.run(whole)
+
+    assert server.running
+    assert desk.paused == []
+
+
+def test_somebody_who_waits_does_not_disturb_a_node(desk: Desk):
+    """Only what is given back after a prompt is handed over to one who waits."""
+    desk.add("qwen", memory_awake=9 * GB)
+
+    async def whole(arbiter):
+        await arbiter.take(image())
+        desk.host.load(12 * GB)
+        busy = [True]
+        desk.host.waits = lambda: busy[0]
+        resuming = asyncio.ensure_future(arbiter.resume(resume()))
+        await asyncio.sleep(0.1)
+        other = asyncio.ensure_future(arbiter.take(image(holder="two", timeout=5.0)))
+        await asyncio.sleep(0.2)
+        assert not resuming.done()
+        busy[0] = False
+        assert (await resuming).resumed == ["qwen"]
+        await other
+        await arbiter.end("two")
+
+    desk.run(whole)
+
+    assert desk.paused == []
+
+
 def test_asking_for_one_of_a_group_puts_the_other_to_sleep_and_starts_it(desk: Desk):
     first = desk.add("first", memory_awake=9 * GB, group="llm")
     second = desk.add(
