@@ -2,7 +2,8 @@
  * Shows what a node did on the node itself (weights, matched LoRA modules, CLIP windows, warnings),
  * and tells once when the configuration has problems.
  *
- * Nodes send `animstudio_report: [{lines, warnings}]` in their ui output. The widget is a plain DOM
+ * Nodes send `animstudio_report: [{lines, warnings}]` in their ui output, and the message
+ * `animation_studio.progress` {node, text} while they run. The widget is a plain DOM
  * widget, so it works in both of the page's renderers, and it is never saved with the workflow.
  */
 import { app } from "../../scripts/app.js";
@@ -33,7 +34,11 @@ function addReport(node) {
     "font: 11px/1.4 monospace; white-space: pre-wrap; overflow: auto; color: var(--descrip-text, #999);";
   const widget = node.addDOMWidget(WIDGET, WIDGET, element, {
     serialize: false,
-    getMinHeight: () => Math.min(element.childElementCount * LINE, MOST),
+    // Long lines are wrapped: then it is higher than it has lines.
+    getMinHeight: () =>
+      element.childElementCount
+        ? Math.min(Math.max(element.childElementCount * LINE, element.scrollHeight), MOST)
+        : 0,
     getMaxHeight: () => (element.childElementCount ? MOST : 0),
   });
   widget.serialize = false;
@@ -80,6 +85,32 @@ function listen(node) {
 }
 
 /**
+ * @param {string} path a node's id in a running prompt: "5", or "12:5" for node 5 in subgraph 12
+ * @returns {GraphNode | null | undefined}
+ */
+function nodeAt(path) {
+  /** @type {import("../../scripts/app.js").Graph | undefined} */
+  let graph = app.rootGraph ?? app.graph;
+  /** @type {GraphNode | null | undefined} */
+  let node;
+  for (const id of path.split(":")) {
+    node = graph?.getNodeById(id);
+    graph = node?.subgraph;
+  }
+  return node;
+}
+
+/**
+ * Shows what a running node does just now, until its report comes. ComfyUI's own progress text
+ * would stay on the node and be saved with the workflow.
+ * @param {CustomEvent<{node: string, text: string}>} event
+ */
+function showProgress({ detail }) {
+  const node = nodeAt(detail.node);
+  if (node) show(node, { lines: [`${detail.text} ...`], warnings: [] });
+}
+
+/**
  * Lets Save Take's prefix know %date:yyyy-MM-dd% and %Node.widget%, which the page replaces for
  * core's save nodes only. Where the page offers no replacement, the text goes out as it stands.
  * @param {GraphNode} node
@@ -120,7 +151,10 @@ app.registerExtension({
     listen(node);
     if (node.comfyClass === `${PREFIX}SaveTake`) replacePlaceholders(node);
   },
-  setup: tellProblems,
+  setup() {
+    api.addEventListener("animation_studio.progress", showProgress);
+    return tellProblems();
+  },
   // R in the page: the combos have just been read again, and with them the configuration.
   refreshComboInNodes: tellProblems,
 });

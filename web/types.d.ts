@@ -31,6 +31,12 @@ declare module "*/scripts/app.js" {
     computeSize(): [number, number];
     setSize(size: [number, number]): void;
     setDirtyCanvas?(foreground: boolean, background?: boolean): void;
+    subgraph?: Graph;
+  }
+
+  export interface Graph {
+    nodes: GraphNode[];
+    getNodeById(id: number | string): GraphNode | null;
   }
 
   export interface ToastMessage {
@@ -48,7 +54,8 @@ declare module "*/scripts/app.js" {
   }
 
   export const app: {
-    graph: { nodes: GraphNode[]; getNodeById(id: number | string): GraphNode | null };
+    graph: Graph;
+    rootGraph?: Graph;
     extensionManager: { toast: { add(message: ToastMessage): void } };
     registerExtension(extension: Extension): void;
   };
@@ -57,6 +64,7 @@ declare module "*/scripts/app.js" {
 declare module "*/scripts/api.js" {
   export const api: {
     fetchApi(route: string, options?: RequestInit): Promise<Response>;
+    addEventListener(name: string, listener: (event: CustomEvent) => void): void;
   };
 }
 

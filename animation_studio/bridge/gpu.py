@@ -162,13 +162,14 @@ def _wait(work: Coroutine[Any, Any, T]) -> T:
 
 
 def _progress(node_id: str) -> Progress:
-    """Show each step on the node and in the log."""
+    """Show each step on the node (web/report.js) and in the log."""
     server = getattr(PromptServer, "instance", None)
 
     def show(text: str) -> None:
         _logger.info("Animation Studio: %s", text)
         if server is not None:
-            server.send_progress_text(text, node_id, server.client_id)
+            message = {"node": node_id, "text": text}
+            server.send_sync("animation_studio.progress", message, server.client_id)
 
     return show
 

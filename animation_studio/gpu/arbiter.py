@@ -234,6 +234,9 @@ class Arbiter:
         if lease is not None and lease.trace is None and index is not None:
             lease.trace = MemoryTrace(self._meter, index, _SAMPLED).start()
 
+    def _peak(self) -> int | None:
+        return self.lease.trace.peak if self.lease and self.lease.trace else None
+
     def _take_over(self, request: LeaseRequest) -> None:
         """Make what earlier leases left paused this lease's own."""
         until = _UNTIL.get(request.resume)
@@ -350,7 +353,7 @@ class Arbiter:
             before=work.before,
             after=gauge.reading(),
             verified=verified,
-            peak=self.lease.trace.peak if self.lease and self.lease.trace else None,
+            peak=self._peak() if purpose in ("resume", "end") else None,
             seconds=time.monotonic() - work.started,
             steps=work.steps,
             paused=work.paused,

@@ -26,17 +26,15 @@ __all__ = [
 
 GIB = 1 << 30
 
-Act: TypeAlias = Literal["wait", "unload", "sleep", "stop", "wake", "start", "prove"]
+Act: TypeAlias = Literal["unload", "sleep", "stop", "wake", "start", "prove"]
 Outcome: TypeAlias = Literal["done", "no effect", "failed"]
 
 _DONE: dict[str, str] = {
-    "wait": "waited for",
     "unload": "unloaded",
     "sleep": "put to sleep",
     "stop": "stopped",
     "wake": "woken",
     "start": "started",
-    "prove": "answered:",
 }
 
 
@@ -75,13 +73,13 @@ class Step(_Model):
 
     def line(self) -> str:
         """Return it as a line for people."""
+        if self.act == "prove" and self.outcome == "done":
+            return f"{self.target} answered {self.detail} ({self.seconds:.2f} s)"
         head = {
-            "done": f"{self.target} {_DONE[self.act]}",
+            "done": f"{self.target} {_DONE.get(self.act, self.act)}",
             "no effect": f"{self.target}: {self.act} had no effect",
             "failed": f"{self.target}: {self.act} failed",
         }[self.outcome]
-        if self.act == "wait":
-            head = f"waited for {self.target}"
         figures = [f"{self.seconds:.2f} s"]
         if self.freed is not None and self.act in ("unload", "sleep", "stop"):
             figures.insert(0, f"{gigabytes(self.freed)} freed")
