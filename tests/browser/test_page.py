@@ -29,6 +29,17 @@ SET_PREFIX = """(text) => {
   take.widgets.find(widget => widget.name === "filename_prefix").value = text;
 }"""
 
+GUARD = """() => {
+  app.graph.clear();
+  const [picture, guard, take] = ["EmptyImage", "AnimStudio_VRAMGuard", "AnimStudio_SaveTake"]
+    .map((type) => { const node = LiteGraph.createNode(type); app.graph.add(node); return node; });
+  picture.widgets[0].value = picture.widgets[1].value = 64;
+  guard.widgets.find(widget => widget.name === "purpose").value = "everything off";
+  picture.connect(0, guard, "value");
+  guard.connect(0, take, "images");
+  window.guard = guard;
+}"""
+
 INTO_SUBGRAPH = """() => {
   const loader = app.graph.nodes.find(n => n.comfyClass === "AnimStudio_CharacterLoraLoader");
   app.graph.convertToSubgraph(new Set([loader]));
@@ -106,6 +117,27 @@ def test_a_node_inside_a_subgraph_reports_too(studio):
     studio.page.evaluate(INTO_SUBGRAPH)
     studio.page.evaluate("app.queuePrompt(0)")
     studio.page.wait_for_function(REPORT_INSIDE, timeout=180_000)
+    assert studio.errors == []
+
+
+def test_a_guard_tells_what_it_does_and_saves_none_of_it(studio):
+    """Progress while it runs, then the report; neither goes into the saved workflow."""
+    studio.page.evaluate(GUARD)
+    before = studio.page.evaluate("async () => (await app.graphToPrompt()).workflow.nodes[1]")
+    studio.page.evaluate(
+        "() => { window.seen = []; const report = window.guard.widgets.at(-1).element;"
+        "new MutationObserver(() => window.seen.push(report.textContent))"
+        ".observe(report, {childList: true, subtree: true}); }"
+    )
+    studio.page.evaluate("app.queuePrompt(0)")
+    studio.page.wait_for_function(
+        'window.seen.some(text => text.includes("ComfyUI\'s models unloaded ("))',
+        timeout=120_000,
+    )
+    seen = studio.page.evaluate("window.seen")
+    assert "ComfyUI's models: unload ..." in seen[0]
+    after = studio.page.evaluate("async () => (await app.graphToPrompt()).workflow.nodes[1]")
+    assert after["widgets_values"] == before["widgets_values"]
     assert studio.errors == []
 
 
