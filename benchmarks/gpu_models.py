@@ -334,7 +334,11 @@ def unload_between(device: str) -> Callable[[], None]:
                 comfy.model_management.soft_empty_cache()
 
     threading.Thread(target=worker, daemon=True).start()
-    return lambda: loop.submit(host.unload()).result() and None
+
+    def unload() -> None:
+        loop.submit(host.unload()).result()
+
+    return unload
 
 
 def timed(act: Callable[[], object], device: str) -> float:

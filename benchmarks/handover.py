@@ -24,46 +24,38 @@ lease's look costs at each run.
 from __future__ import annotations
 
 import argparse
-import http.client
-import json
-import os
-import signal
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Coroutine
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeAlias
 
 PACK = Path(__file__).resolve().parents[1]
 sys.path.append(str(PACK))
 
 from animation_studio.gpu import arbiter as arbiter_module  # noqa: E402
 from animation_studio.gpu import http_service, lock, nvml, trace, work  # noqa: E402
-from animation_studio.gpu.arbiter import Arbiter  # noqa: E402
 from animation_studio.gpu.gauge import Gauge  # noqa: E402
 from animation_studio.gpu.journal import Journal  # noqa: E402
-from animation_studio.gpu.lease import LeaseRequest, ResumeRequest  # noqa: E402
-from animation_studio.gpu.loop import BackgroundLoop, Visit  # noqa: E402
-from animation_studio.gpu.meter import open_meter  # noqa: E402
-from animation_studio.gpu.service import Service  # noqa: E402
-from animation_studio.gpu.vllm import VllmService  # noqa: E402
-from animation_studio.registry.services import GpuSettings, ServiceEntry  # noqa: E402
+from benchmarks.handover_ways import (  # noqa: E402
+    LLM,
+    Bench,
+    Comfy,
+    VllmThatTells,
+    entry,
+    real_vllm,
+    standin,
+)
 from benchmarks.stopwatch import Stopwatch  # noqa: E402
 from scripts.bootstrap.server import free_port  # noqa: E402
 from tests.support import nvml_standin  # noqa: E402
-from tests.support.nvml_standin import GIB, ScriptedGpu  # noqa: E402
-from tests.support.standin_parts import add_to_file  # noqa: E402
+from tests.support.nvml_standin import GIB  # noqa: E402
 
-T = TypeVar("T")
-
-LLM, ASLEEP, PICTURES = 13 * GIB, int(1.2 * GIB), 7 * GIB
-MODEL = "tiny"
+# Seconds and calls by label.
+Split: TypeAlias = tuple[dict[str, float], dict[str, int]]
 RAW = {"/sleep", "/wake_up", "/v1/completions"}
 
 
@@ -83,7 +75,8 @@ def main() -> None:
         nvml_standin.load(nvml_standin.build(folder))
         watch = watched()
         if options.vllm:
-            with real_vllm(*options.vllm, folder / "vllm") as port:
+            python, model = options.vllm
+            with real_vllm(python, model, folder / "vllm") as port:
                 hand_overs(Bench(folder / "real", port, VllmThatTells), options.runs, watch)
             return
         hand_overs(Bench(folder / "quick", free_port()), options.runs, watch)
@@ -93,199 +86,12 @@ def main() -> None:
         looks(folder, options.runs)
 
 
-# --- what is measured ----------------------------------------------------------------------------
-
-
-class Comfy:
-    """Stands where ComfyUI does; its models are a figure in the scripted GPU's file."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self.models = 0
-        self.visit: Visit | None = None
-
-    def load(self) -> None:
-        """Have models on the GPU."""
-        self.models = PICTURES
-        add_to_file(self.file, PICTURES)
-
-    def device(self) -> str | None:
-        """Any: there is one GPU."""
-        return None
-
-    def held(self) -> int:
-        """What it loaded."""
-        return self.models
-
-    async def unload(self) -> str:
-        """Unload on the node's thread where there is one, as ComfyHost does."""
-        if self.visit is not None:
-            await self.visit.run_here(self.free)
-        else:
-            self.free()
-        return ""
-
-    def free(self) -> None:
-        """Unload."""
-        add_to_file(self.file, -self.models)
-        self.models = 0
-
-
-class VllmThatTells(VllmService):
-    """A real vLLM on the processor frees nothing; this says that a GPU's would have."""
-
-    file = Path()
-
-    async def sleep(self, level: int) -> None:
-        """Sleep, and let the scripted GPU have the memory."""
-        await super().sleep(level)
-        add_to_file(self.file, ASLEEP - LLM)
-
-    async def wake(self, level: int) -> None:
-        """Wake, and take it back."""
-        await super().wake(level)
-        add_to_file(self.file, LLM - ASLEEP)
-
-
-class Bench:
-    """One server, one scripted GPU, one arbiter, and both ways to hand over."""
-
-    def __init__(
-        self, folder: Path, port: int, kind: type[VllmService] = VllmService, **more: ServiceEntry
-    ) -> None:
-        folder.mkdir(parents=True)
-        self.folder = folder
-        self.port = port
-        self.gpu = ScriptedGpu(folder / "gpu.txt")
-        self.comfy = Comfy(self.gpu.file)
-        self.prompt = 0
-        VllmThatTells.file = self.gpu.file
-        self._loop = BackgroundLoop("arbiter")
-        entries = {"qwen": entry(port), **more}
-        services: dict[str, Service] = {
-            key: kind(key, value, folder / "logs") for key, value in entries.items()
-        }
-        settings = GpuSettings()
-        os.environ[nvml_standin.VARIABLE] = str(self.gpu.file)
-        self.arbiter = Arbiter(
-            services=lambda: services,
-            settings=lambda: settings,
-            meter=open_meter(),
-            host=self.comfy,
-            folder=folder / "state",  # the stand-in's own lock lies beside the scripted GPU
-        )
-
-    def wait(self, doing: Coroutine[Any, Any, T]) -> T:
-        """Wait for the arbiter's loop as a node's thread does."""
-        visit = self.comfy.visit = Visit()
-        try:
-            return visit.wait(self._loop.submit(doing), lambda: None)
-        finally:
-            self.comfy.visit = None
-
-    def take(self) -> None:
-        """Make room for pictures, for a prompt of its own."""
-        self.prompt += 1
-        report = self.wait(self.arbiter.take(LeaseRequest(str(self.prompt), "image")))
-        assert report.verified, report.text()
-
-    def end(self) -> None:
-        """Give back as at the end of a prompt."""
-        report = self._loop.submit(self.arbiter.end(str(self.prompt))).result()
-        assert report is not None
-        assert report.ok, report.text()
-
-    def resume(self) -> None:
-        """Give back as Resume LLM does."""
-        report = self.wait(self.arbiter.resume(ResumeRequest(str(self.prompt))))
-        assert report.resumed == ["qwen"], report.text()
-
-    def by_hand(self) -> tuple[float, float]:
-        """Return the seconds of making room and of giving back, by the calls alone."""
-        start = time.perf_counter()
-        self._call("/sleep?level=1&mode=wait")
-        made = time.perf_counter()
-        self._picture()
-        began = time.perf_counter()
-        self.comfy.free()
-        self._call("/wake_up")
-        self._call("/v1/completions", {"model": MODEL, "prompt": "Hello", "max_tokens": 1})
-        return made - start, time.perf_counter() - began
-
-    def by_pack(self, back: Callable[[], None]) -> tuple[float, float]:
-        """Return the same of the arbiter."""
-        start = time.perf_counter()
-        self.take()
-        made = time.perf_counter()
-        self._picture()
-        began = time.perf_counter()
-        back()
-        return made - start, time.perf_counter() - began
-
-    def _picture(self) -> None:
-        self.comfy.load()
-
-    def _call(self, path: str, body: object = None) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        try:
-            data = None if body is None else json.dumps(body)
-            connection.request("POST", path, data, {"Content-Type": "application/json"})
-            answer = connection.getresponse()
-            text = answer.read()
-            assert answer.status == 200, text
-        finally:
-            connection.close()
-
-
-def entry(port: int) -> ServiceEntry:
-    """Return what services.yaml would say of a vLLM at this port."""
-    values = {"kind": "vllm", "base_url": f"http://127.0.0.1:{port}", "vram_gb": 13.0}
-    return ServiceEntry.model_validate(values)
-
-
-@contextmanager
-def standin(bench: Bench, **settings: float) -> Any:
-    """Run the stand-in for vLLM in a process of its own."""
-    told = {"memory_awake": LLM, "memory_asleep": ASLEEP, **settings}
-    script = PACK / "tests/support/standin_service.py"
-    command = [sys.executable, str(script), "--kind", "vllm", "--port", str(bench.port)]
-    command += ["--gpu", str(bench.gpu.file), "--settings", json.dumps(told)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        try:
-            until_listening(bench.port)
-            yield
-        finally:
-            process.send_signal(signal.SIGTERM)
-
-
-@contextmanager
-def real_vllm(python: Path, model: Path, folder: Path) -> Any:
-    """Run a vLLM on the processor, and yield its port."""
-    from tests.support.vllm import VllmParts, VllmServer
-
-    server = VllmServer.start(VllmParts(python, model), folder)
-    try:
-        yield server.port
-    finally:
-        server.stop()
-
-
-def until_listening(port: int) -> None:
-    """Return when somebody answers at the port."""
-    for _ in range(500):
-        with socket.socket() as connection:
-            if connection.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.02)
-    sys.exit("the server did not start")
-
-
 # --- the runs ------------------------------------------------------------------------------------
 
 
 def hand_overs(bench: Bench, runs: int, watch: Stopwatch, **seconds: float) -> None:
     """Hand over by each way in turn, in changing order, and print."""
-    if issubclass(type(bench.arbiter.services["qwen"]), VllmThatTells):
+    if isinstance(bench.arbiter.services["qwen"], VllmThatTells):
         print("\na real vLLM on the processor, its memory scripted")
         bench.gpu.add(LLM)
         in_turns(bench, runs, watch)
@@ -304,7 +110,7 @@ def in_turns(bench: Bench, runs: int, watch: Stopwatch) -> None:
         "resume": lambda: bench.by_pack(bench.resume),
     }
     figures: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    splits: dict[str, list[tuple[dict[str, float], dict[str, int]]]] = defaultdict(list)
+    splits: dict[str, list[Split]] = defaultdict(list)
     for turn in range(-1, runs):
         names = list(ways)
         for name in names[turn % 3 :] + names[: turn % 3]:
@@ -322,8 +128,7 @@ def in_turns(bench: Bench, runs: int, watch: Stopwatch) -> None:
             print(f"{name:<20}" + "".join(f"{value:9.1f}" for value in mine) + added)
         if half == 0.5:
             print("the same, a quarter is faster (this tells how busy the machine was)")
-    totals = [sum(both) for both in figures["resume"]]
-    show_split(splits["resume"], totals, figures_at(figures["by hand"], 0.5)[2])
+    show_split(splits["resume"], splits["by hand"], [sum(both) for both in figures["resume"]])
 
 
 def figures_at(rows: list[tuple[float, float]], part: float) -> tuple[float, float, float]:
@@ -337,24 +142,24 @@ def at(seconds: list[float], part: float) -> float:
     return statistics.quantiles(seconds, n=4, method="inclusive")[round(part * 4) - 1] * 1000
 
 
-def show_split(
-    splits: list[tuple[dict[str, float], dict[str, int]]], totals: list[float], hand: float
-) -> None:
+def show_split(splits: list[Split], by_hand: list[Split], totals: list[float]) -> None:
     """Print where the time of take and resume goes."""
-    print(f"{'where (take, resume)':<44}{'calls':>7}{'ms':>9}")
-    labels = dict.fromkeys(label for seconds, _ in splits for label in seconds)
+    print(f"{'where (take, resume)':<44}{'calls':>7}{'ms':>9}{'by hand':>9}")
     rows = []
-    for label in labels:
-        spent = statistics.median(seconds.get(label, 0.0) for seconds, _ in splits) * 1000
+    for label in dict.fromkeys(label for seconds, _ in splits for label in seconds):
         calls = statistics.median(calls.get(label, 0) for _, calls in splits)
-        rows.append((spent, label, calls))
-    for spent, label, calls in sorted(rows, reverse=True):
-        print(f"  {label:<42}{calls:7.0f}{spent:9.1f}")
+        rows.append((spent_on(label, splits), calls, spent_on(label, by_hand), label))
+    for spent, calls, hand, label in sorted(rows, reverse=True):
+        print(f"  {label:<42}{calls:7.0f}{spent:9.1f}" + (f"{hand:9.1f}" if hand else ""))
     rest = statistics.median(
         total - sum(seconds.values()) for total, (seconds, _) in zip(totals, splits, strict=True)
     )
     print(f"  {'all else: tasks, threads, report':<42}{'':>7}{rest * 1000:9.1f}")
-    print(f"  (by hand the calls themselves and the unloading take {hand:.1f} ms)")
+
+
+def spent_on(label: str, splits: list[Split]) -> float:
+    """Return the median of the milliseconds under a label."""
+    return statistics.median(seconds.get(label, 0.0) for seconds, _ in splits) * 1000
 
 
 def watched() -> Stopwatch:
@@ -362,7 +167,10 @@ def watched() -> Stopwatch:
     watch = Stopwatch()
 
     def question(_: object, method: str, path: str, **__: object) -> str:
-        return "the calls themselves" if path in RAW else f"question {method} {path}"
+        return call(None, path) if path in RAW else f"question {method} {path}"
+
+    def call(_: object, path: str, *__: object) -> str:
+        return f"the call itself, POST {path.partition('?')[0]}"
 
     watch.watch(http_service.HttpService, "ask", question)
     watch.watch(http_service.HttpService, "sleep", "sleep, wake, prove: their own code")
@@ -381,6 +189,7 @@ def watched() -> Stopwatch:
         watch.watch(lock.GpuLock, name, "lock", whole=True)
     for name in ("start", "stop"):
         watch.watch(trace.MemoryTrace, name, "trace, begun and ended", whole=True)
+    watch.watch(Bench, "_call", call)
     watch.watch(Comfy, "free", "unloading (a figure, here)", whole=True)
     return watch
 
@@ -392,7 +201,7 @@ def looks(folder: Path, runs: int) -> None:
     """Measure a guard that finds room, and the automatic lease's look."""
     print(f"\n{'where nothing is done, ms, median of ' + str(runs):<56}{'ms':>8}")
     absent = {f"absent {number}": entry(free_port()) for number in range(3)}
-    bench = Bench(folder / "looks", free_port(), **absent)
+    bench = Bench(folder / "looks", free_port(), others=absent)
 
     def guard() -> None:
         bench.take()
