@@ -113,6 +113,8 @@ async def _unload_between_prompts() -> None:
     # The worker has seen it; it runs no prompt before it is done.
     while _loaded() and not is_running() and time.monotonic() < end:
         await asyncio.sleep(_POLL)
+    # It takes them from its list before it empties torch's cache.
+    comfy.model_management.soft_empty_cache()
 
 
 def _loaded() -> bool:

@@ -12,13 +12,15 @@ from . import studio
 __all__ = ["begin"]
 
 _JOURNAL, _LIMIT = "gpu_journal.json", 1 << 20
+# Seconds: reading the configuration, for the place of the journal, is no part of the start.
+_SOON = 2.0
 
 
 def begin() -> None:
-    """Resume it in the background, where there is something: else this costs one look at a file."""
-    if not _something_paused():
-        return
-    threading.Thread(target=_recover, name="animation-studio-recovery", daemon=True).start()
+    """Resume it in the background, soon after the start, which does not wait for it."""
+    timer = threading.Timer(_SOON, _recover)
+    timer.name, timer.daemon = "animation-studio-recovery", True
+    timer.start()
 
 
 def _something_paused() -> bool:
@@ -33,6 +35,7 @@ def _something_paused() -> bool:
 
 
 def _recover() -> None:
-    from . import gpu
+    if _something_paused():
+        from . import gpu
 
-    gpu.recover()
+        gpu.recover()

@@ -192,7 +192,9 @@ class Arbiter:
         work = self._work("")
         if work.gauge.problem:
             return False
-        if await work.gauge.has(needed(request, None, work, {}), for_comfyui=True):
+        # One sample: this only looks, at every run; whoever then makes room looks three times.
+        room = work.gauge.room(for_comfyui=True)
+        if room is None or room >= needed(request, None, work, {}):
             return False
         conditions = await conditions_of(work.services)
         return any(found.state is ServiceState.AWAKE for found in conditions.values())

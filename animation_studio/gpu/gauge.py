@@ -18,7 +18,7 @@ HELD_ASLEEP_GB = 1.3
 # Memory counts as there when this many samples in a row say so: freed blocks can flicker while
 # another process lets go (facts of WSL2's driver).
 _SAMPLES = 3
-_INTERVAL = 0.015
+_INTERVAL = 0.01
 # Samples that differ by less are the same: a desktop and a video never quite stand still.
 _STILL = 64 << 20
 # After this many seconds without change nothing more is coming back.

@@ -155,11 +155,12 @@ class _Making:
         for service in self.candidates:
             if not self.awake(service) or service.key in self.asleep | self.stopped:
                 continue
+            level = self.level(service)
             if self.request.level == "stop" and service.can_stop:
-                await self.pause(service, 0)
-            elif self.sleeping(service):
-                await self.pause(service, self.level(service))
-            if await self.enough():
+                level = 0
+            elif not self.sleeping(service):
+                continue
+            if await self.pause(service, level):
                 return True
         return False
 
@@ -171,8 +172,7 @@ class _Making:
                 continue
             if self.work.gauge.problem and service.key in self.asleep:
                 continue  # nobody can say that sleep was not enough
-            await self.pause(service, 0)
-            if await self.enough():
+            if await self.pause(service, 0):
                 return True
         return False
 
@@ -185,9 +185,9 @@ class _Making:
             self.hints.append(self.cannot(service))
             self.work.warnings.append(self.cannot(service))
 
-    async def pause(self, service: Service, level: int) -> None:
+    async def pause(self, service: Service, level: int) -> bool:
         try:
-            await self.work.pause(
+            enough = await self.work.pause(
                 service, level, self.request.resume, self.need, for_comfyui=self.for_comfyui
             )
         except GpuError:
@@ -195,7 +195,7 @@ class _Making:
         except StudioError as error:
             self.hints.append(str(error))
             self.work.warnings.append(str(error))
-            return
+            return False
         (self.asleep if level else self.stopped).add(service.key)
         step = self.work.steps[-1]
         if step.outcome == "no effect" and level:
@@ -206,6 +206,7 @@ class _Making:
             )
             self.hints.append(hint)
             self.work.warnings.append(hint)
+        return enough
 
     def awake(self, service: Service) -> bool:
         return self.conditions[service.key].state is ServiceState.AWAKE

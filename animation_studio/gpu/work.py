@@ -111,10 +111,11 @@ class Work:
 
     async def pause(
         self, service: Service, level: int, resume: ResumeWhen, need: int, *, for_comfyui: bool
-    ) -> None:
-        """Put a service to sleep (`level` 1, 2) or stop it (0), and see what came back.
+    ) -> bool:
+        """Put a service to sleep (`level` 1, 2) or stop it (0); return whether `need` is there.
 
-        Journaled before it begins: after a crash it is known. Raises ServiceError.
+        `need` in bytes, 0 for "whatever comes back", which is never enough. Journaled before it
+        begins: after a crash it is known. Raises ServiceError.
         """
         pause = Pause(
             service=service.key,
@@ -134,18 +135,20 @@ class Work:
         act: Act = "sleep" if level else "stop"
         room = self.gauge.room(for_comfyui=for_comfyui)
         await self._act(act, service.key, service.sleep(level) if level else service.stop())
-        if room is not None:
+        enough = room is not None and (
             await self.gauge.settle(
-                need,
+                need or self._total() + 1,
                 for_comfyui=for_comfyui,
                 start=room,
                 expected=least_expected(service.entry.vram_gb),
                 seconds=self.settings.settle_seconds,
             )
+        )
         freed = self._done(act, service.key, began, start)
         # A stop after a sleep: both have to be there again before it can come back.
         freed = pause.freed + max(0, freed)
         self._journal.put(pause.model_copy(update={"phase": "paused", "freed": freed}))
+        return enough
 
     async def give_back(self, pause: Pause) -> None:
         """Have a paused service back, working, and take it out of the journal.

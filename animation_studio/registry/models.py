@@ -84,7 +84,8 @@ Paths: TypeAlias = Annotated[list[PathText], BeforeValidator(_one_or_many)]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+    # Built when a file is first read: ComfyUI's start, which reads none, does not wait for it.
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", defer_build=True)
 
 
 def content_hash(*parts: BaseModel | str | float | None) -> str:

@@ -61,7 +61,7 @@ class Server(ThreadingHTTPServer):
 
 def add_to_file(file: Path, change: int) -> None:
     """Add to what is used on the first GPU of a ScriptedGpu's file, one process at a time."""
-    lock = file.with_suffix(".lock")
+    lock = file.with_suffix(".turn")
     while True:
         try:
             os.close(os.open(lock, os.O_CREAT | os.O_EXCL))
