@@ -6,6 +6,8 @@ import asyncio
 import atexit
 import concurrent.futures
 import logging
+import threading
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from functools import cache
 from pathlib import Path
@@ -27,7 +29,18 @@ from ..registry import ServiceEntry
 from . import studio
 from .host import ComfyHost, is_running
 
-__all__ = ["arbiter", "ask", "current_prompt", "loop", "recover", "resume", "submit", "take"]
+__all__ = [
+    "arbiter",
+    "ask",
+    "current_prompt",
+    "loop",
+    "recover",
+    "resume",
+    "running_prompt",
+    "submit",
+    "succeeded",
+    "take",
+]
 
 T = TypeVar("T")
 
@@ -35,6 +48,7 @@ _logger = logging.getLogger("animation_studio")
 _POLL = 0.05
 # Seconds that ComfyUI's end may be held up for.
 _AT_EXIT = 20.0
+_making = threading.Lock()
 _watched: set[str] = set()
 
 
@@ -49,9 +63,15 @@ def _host() -> ComfyHost:
     return ComfyHost()
 
 
-@cache
 def arbiter() -> Arbiter:
     """Return the arbiter of this ComfyUI. Raises ConfigError where services.yaml is broken."""
+    # Under a lock: prompts, routes and the recovery come on threads of their own.
+    with _making:
+        return _arbiter()
+
+
+@cache
+def _arbiter() -> Arbiter:
     folder = studio.state_folder()
     atexit.register(_end_with_comfyui)
     return Arbiter(
@@ -87,6 +107,20 @@ def current_prompt() -> str:
     return str(context.prompt_id)
 
 
+def running_prompt() -> tuple[str, Mapping[str, Any]] | None:
+    """Return the id and the graph of the prompt that runs now, None where there is none."""
+    server = getattr(PromptServer, "instance", None)
+    running = server.prompt_queue.get_current_queue_volatile()[0] if server else []
+    return (str(running[0][1]), running[0][2]) if running else None
+
+
+def succeeded(prompt_id: str) -> bool:
+    """Return whether a prompt ended well, as far as ComfyUI remembers."""
+    history = PromptServer.instance.prompt_queue.get_history(prompt_id, map_function=dict)
+    status = history.get(prompt_id, {}).get("status") or {}
+    return bool(status.get("status_str") == "success")
+
+
 def take(request: LeaseRequest, node_id: str) -> GpuReport:
     """Take a lease for the prompt that `request.holder` names, from its node's thread.
 
@@ -94,14 +128,14 @@ def take(request: LeaseRequest, node_id: str) -> GpuReport:
     prompt has ended. Raises StudioError as `Arbiter.take`.
     """
     taking = arbiter()
-    _watch(request.holder)
+    _watch(request.holder, taking)
     return _wait(taking.take(request, _progress(node_id)))
 
 
 def resume(request: ResumeRequest, node_id: str) -> GpuReport:
     """Give services back, from a node's thread. Raises StudioError as `Arbiter.resume`."""
     resuming = arbiter()
-    _watch(request.holder)
+    _watch(request.holder, resuming)
     return _wait(resuming.resume(request, _progress(node_id)))
 
 
@@ -146,10 +180,14 @@ def _end_with_comfyui() -> None:
         return
     _logger.info("Animation Studio: ending the lease of the GPU before ComfyUI ends")
     comfy.model_management.interrupt_current_processing()
+    end = time.monotonic() + _AT_EXIT
+    while is_running() and time.monotonic() < end - _AT_EXIT / 2:
+        time.sleep(_POLL)  # its step uses the models
     _host().end()
     try:
-        loop().submit(arbiter().end(lease.holder)).result(_AT_EXIT)
-    except concurrent.futures.TimeoutError:
+        # RuntimeError: at the interpreter's end Python may start no thread any more.
+        loop().submit(arbiter().end(lease.holder)).result(max(1.0, end - time.monotonic()))
+    except (concurrent.futures.TimeoutError, RuntimeError):
         _logger.warning("Animation Studio: the next start of ComfyUI wakes what is still paused")
 
 
@@ -174,7 +212,7 @@ def _progress(node_id: str) -> Progress:
     return show
 
 
-def _watch(prompt_id: str) -> None:
+def _watch(prompt_id: str, ending: Arbiter) -> None:
     """End the prompt's lease when it no longer runs, however it ended.
 
     Looked for and not told: ComfyUI has no signal for the end of a prompt that also comes when a
@@ -182,13 +220,21 @@ def _watch(prompt_id: str) -> None:
     """
     if prompt_id not in _watched:
         _watched.add(prompt_id)
-        loop().submit(_end_with(prompt_id, arbiter(), lambda: is_running(prompt_id)))
+        watching = loop().submit(_end_with(prompt_id, ending, lambda: is_running(prompt_id)))
+        watching.add_done_callback(_tell)
 
 
 async def _end_with(prompt_id: str, ending: Arbiter, runs: Callable[[], bool]) -> None:
-    while runs():
-        await asyncio.sleep(_POLL)
-    _watched.discard(prompt_id)
-    report = await ending.end(prompt_id)
+    try:
+        while runs():
+            await asyncio.sleep(_POLL)
+    finally:
+        _watched.discard(prompt_id)
+        report = await ending.end(prompt_id)
     if report is not None and report.steps:
         _logger.info("Animation Studio: %s", report.text())
+
+
+def _tell(watching: concurrent.futures.Future[None]) -> None:
+    if not watching.cancelled() and (error := watching.exception()) is not None:
+        _logger.error("Animation Studio: a lease could not be ended", exc_info=error)

@@ -65,7 +65,7 @@ def _guarded(act: Act) -> Callable[[web.Request], Awaitable[web.Response]]:
             body = json.loads(await _text(request))
             if not isinstance(body, dict):
                 raise ValueError("no object")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return _refusal(400, f"The body is no JSON object: {error}.")
         try:
             return web.json_response({"ok": True, **await act(body)})
@@ -80,9 +80,11 @@ def _guarded(act: Act) -> Callable[[web.Request], Awaitable[web.Response]]:
 
 
 async def _text(request: web.Request) -> str:
-    data = await request.content.read(_LIMIT + 1)
-    if len(data) > _LIMIT:
-        raise ValueError(f"more than {_LIMIT} bytes")
+    data = b""
+    while piece := await request.content.read(_LIMIT + 1):
+        data += piece
+        if len(data) > _LIMIT:
+            raise ValueError(f"more than {_LIMIT} bytes")
     return data.decode() or "{}"
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast, get_args
 from uuid import uuid4
 
 from ..errors import ConfigError, GpuError, StudioError
 from ..gpu.lease import LeaseRequest, Level, Purpose, ResumeRequest, ResumeWhen
 from ..gpu.report import GIB, GpuReport, reports_json, reports_of
-from ..registry import ALL, AUTO_SERVICE, NO_SERVICE
+from ..registry import ALL, AUTO_SERVICE, NO_SERVICE, content_hash
 from . import gpu, studio
 
 __all__ = [
@@ -25,7 +26,9 @@ __all__ = [
 ]
 
 _NO_ROOM = " no room "
+_GUARD = "AnimStudio_VRAMGuard"
 _CHOICES = {"purpose": Purpose, "level": Level, "resume": ResumeWhen}
+_MOST_GB = 1 << 20
 _ON_FAILURE = ("error", "warn", "go on")
 
 
@@ -40,19 +43,25 @@ class Wish:
     level: str = "configured"
     timeout: float = 120.0
     resume: str = "end of prompt"
+    best_effort: bool = False
 
     def request(self, holder: str) -> LeaseRequest:
         """Return what is asked of the arbiter. Raises ConfigError for values no widget has.
 
         A prompt over HTTP can hold them: ComfyUI 0.3.75 does not check the choices of a combo.
         """
+        for name in ("service", "pause"):
+            if not isinstance(getattr(self, name), str):
+                raise ConfigError(f"{name}: give the name of a service.")
         for name, kind in _CHOICES.items():
             if getattr(self, name) not in get_args(kind):
                 raise ConfigError(
                     f"{name} {getattr(self, name)!r}: choose one of {', '.join(get_args(kind))}."
                 )
-        if not math.isfinite(self.needed_gb) or self.needed_gb < 0:
+        if not 0 <= self.needed_gb <= _MOST_GB:  # nor for NaN
             raise ConfigError(f"needed_gb {self.needed_gb}: give a number of GiB, 0 or more.")
+        if not math.isfinite(self.timeout):
+            raise ConfigError(f"timeout {self.timeout}: give a number of seconds.")
         if self.pause not in (ALL, NO_SERVICE):
             studio.registry().service(self.pause)
         pause = None if self.pause == ALL else frozenset({self.pause} - {NO_SERVICE})
@@ -65,6 +74,7 @@ class Wish:
             level=cast(Level, self.level),
             timeout=float(self.timeout),
             resume=cast(ResumeWhen, self.resume),
+            best_effort=self.best_effort,
         )
 
 
@@ -80,7 +90,8 @@ class Passed:
 
 def guard(wish: Wish, on_failure: str, node_id: str) -> Passed:
     """Make room for the running prompt. Raises StudioError where `on_failure` is "error"."""
-    request = wish.request(gpu.current_prompt())
+    # Who goes on with too little room wants what there is.
+    request = replace(wish, best_effort=on_failure != "error").request(gpu.current_prompt())
     return _passed(lambda: gpu.take(request, node_id), request.purpose, on_failure, [])
 
 
@@ -109,9 +120,10 @@ def _passed(
             raise
         found = error.report if isinstance(error, GpuError) else None
         report = found or GpuReport(purpose=purpose, ok=False)
-        if on_failure == "warn":
-            warnings = list(dict.fromkeys([str(error), *report.warnings]))
-            report = report.model_copy(update={"warnings": warnings})
+        warnings = list(dict.fromkeys([str(error), *report.warnings]))
+        report = report.model_copy(update={"warnings": warnings})
+    if on_failure == "go on":
+        report = report.model_copy(update={"warnings": []})
     return Passed(report.lines(), report.warnings, report.text(), reports_json([*before, report]))
 
 
@@ -125,7 +137,7 @@ def room_for_pictures(node_id: str) -> list[str]:
         prompt = gpu.current_prompt()
         if not _is_wanted(prompt):
             return []
-        report = gpu.take(Wish("image").request(prompt), node_id)
+        report = gpu.take(Wish("image", best_effort=True).request(prompt), node_id)
     except StudioError as error:
         return [f"No room was made on the GPU: {error}"]
     return report.warnings
@@ -135,12 +147,33 @@ def lack_of_room() -> str:
     """Return what changes at every run while pictures lack room that `room_for_pictures` can make.
 
     For the end of fingerprints, since a cached node would not ask for the room; "" where there is
-    room or none can be made.
+    room or none can be made. A graph that is run again as it was keeps it: nothing is sampled then.
     """
+    global _last_look
     try:
-        return f"{_NO_ROOM}{uuid4().hex}" if _is_wanted(None) else ""
+        if not _is_wanted(None):
+            return ""
     except StudioError:
         return ""
+    prompt, graph = gpu.running_prompt() or ("", {})
+    digest = content_hash(json.dumps(graph, sort_keys=True, default=repr))
+    last = _last_look
+    if last is not None and last.graph == digest and gpu.succeeded(last.prompt):
+        return last.mark
+    _last_look = _Look(prompt, digest, f"{_NO_ROOM}{uuid4().hex}")
+    return _last_look.mark
+
+
+@dataclass(frozen=True)
+class _Look:
+    """The last prompt that lacked room, the hash of its graph, what its fingerprint got."""
+
+    prompt: str
+    graph: str
+    mark: str
+
+
+_last_look: _Look | None = None
 
 
 def without_room(fingerprint: object) -> object:
@@ -154,6 +187,9 @@ def _is_wanted(prompt: str | None) -> bool:
     settings = studio.registry().gpu_settings()
     if not settings.automatic_leases or not studio.registry().services:
         return False
+    _, graph = gpu.running_prompt() or ("", {})
+    if any(node.get("class_type") == _GUARD for node in graph.values()):
+        return False  # its maker says what is to be done, and where
     arbiter = gpu.arbiter()
     lease = arbiter.lease
     if (

@@ -56,9 +56,27 @@ class ComfyHost:
         return None if uuid is None else f"GPU-{uuid}"
 
     def held(self) -> int:
-        """Return the bytes that torch has reserved on ComfyUI's GPU."""
+        """Return the bytes that torch has reserved on ComfyUI's GPU, and models outside of it.
+
+        Newer ComfyUIs keep the weights of dynamic models in memory of their own, until somebody
+        wants it.
+        """
         device = comfy.model_management.get_torch_device()
-        return torch.cuda.memory_reserved(device) if device.type == "cuda" else 0
+        if device.type != "cuda":
+            return 0
+        dynamic = [
+            int(model.loaded_size())
+            for model in comfy.model_management.loaded_models()
+            if hasattr(model, "is_dynamic") and model.is_dynamic()
+        ]
+        return int(torch.cuda.memory_reserved(device)) + sum(dynamic)
+
+    def busy(self) -> bool:
+        """Return whether prompts run or wait; never while ComfyUI ends."""
+        server = getattr(PromptServer, "instance", None)
+        return (
+            not self._ends and server is not None and server.prompt_queue.get_tasks_remaining() > 0
+        )
 
     async def unload(self) -> str:
         """Unload ComfyUI's models and the face engines, and empty torch's cache."""
@@ -103,16 +121,19 @@ async def _unload_between_prompts() -> None:
         _unload()
         return
     queue = server.prompt_queue
-    while is_running():
-        await asyncio.sleep(_POLL)
     unload_engines()
-    queue.set_flag("unload_models", True)
-    while "unload_models" in queue.get_flags(reset=False):
-        await asyncio.sleep(_POLL)  # a prompt came first: after it, then
-    end = time.monotonic() + _SEEN
-    # The worker has seen it; it runs no prompt before it is done.
-    while _loaded() and not is_running() and time.monotonic() < end:
-        await asyncio.sleep(_POLL)
+    while True:
+        while queue.get_tasks_remaining():
+            await asyncio.sleep(_POLL)
+        queue.set_flag("unload_models", True)
+        end = time.monotonic() + _SEEN
+        while "unload_models" in queue.get_flags(reset=False):
+            await asyncio.sleep(_POLL)  # a prompt came first: after it, then
+        # The worker has seen it; it runs no prompt before it is done.
+        while _loaded() and not is_running() and time.monotonic() < end:
+            await asyncio.sleep(_POLL)
+        if not queue.get_tasks_remaining():
+            break
     # It takes them from its list before it empties torch's cache.
     comfy.model_management.soft_empty_cache()
 

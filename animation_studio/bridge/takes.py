@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from comfy.cli_args import args as comfy_args
 from PIL import Image
@@ -35,6 +35,8 @@ __all__ = ["SavedTakes", "TakeContext", "save_takes"]
 
 RECORD_KEY = "animation_studio"
 _CONTROL, _POSE, _QUALITY = "AnimStudio_Control", "AnimStudio_Pose", "AnimStudio_QualityPreset"
+# Of a GPU report: what was said in words, and who else uses the machine. Pictures are shared.
+_PRIVATE: Any = {"warnings": True, "holding": True, "steps": {"__all__": {"detail"}}}
 # Level 4 as core's SaveImage: a third of the time of level 9 for a few percent more bytes.
 _PNG_LEVEL = 4
 
@@ -128,7 +130,10 @@ def _record(context: TakeContext, width: int, height: int) -> Record:
         ),
         sampling=sampling,
         consistency_threshold=look.consistency_threshold if look else None,
-        gpu=[report.model_dump(mode="json") for report in reports_of(context.gpu_report)],
+        gpu=[
+            report.model_dump(mode="json", exclude=_PRIVATE)
+            for report in reports_of(context.gpu_report)
+        ],
         samplers=graph.samplers(),
         models=graph.models(),
         controls=graph.of_class(_CONTROL),

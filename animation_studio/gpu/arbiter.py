@@ -59,6 +59,7 @@ class Arbiter:
         self._journal = Journal(folder)
         self._turns = Turns(folder, self._journal)
         self._caretaker: asyncio.Task[None] | None = None
+        self._warned: set[str] = set()
 
     @property
     def meter(self) -> Meter:
@@ -95,6 +96,7 @@ class Arbiter:
         async with self._turns.turn(request.holder, request.purpose, deadline, progress):
             work = self._work(request.holder, progress, deadline)
             target = target_of(request, work.services)
+            before = {pause.service for pause in self._journal.read().paused}
             self._take_over(request)
             need, verified = 0, False
             try:
@@ -105,14 +107,15 @@ class Arbiter:
                     await work.awaken(target, level=0, need=need)
                     self._journal.remove(target.key)
                 if request.resume == "never":
-                    for key in work.paused:
-                        self._journal.remove(key)
+                    for pause in self._journal.read().paused:
+                        self._journal.remove(pause.service)
                 self._begin_trace(work)
             except StudioError as error:
-                undone = await self._undo(work)
+                undone = await self._undo(work, before)
                 report = self._report(request.purpose, target, need, work, ok=False)
                 raise GpuError(f"{error} {undone}".rstrip(), report=report) from error
-            return self._report(request.purpose, target, need, work, verified=verified)
+            ok = verified or bool(work.gauge.problem)
+            return self._report(request.purpose, target, need, work, ok=ok, verified=verified)
 
     async def resume(self, request: ResumeRequest, progress: Progress = _quiet) -> GpuReport:
         """Give services back now: the named one, or all that are paused.
@@ -144,6 +147,7 @@ class Arbiter:
         lease = self.lease
         if lease is None or lease.holder != holder:
             return None
+        ok, report = False, None
         async with self._turns.turn(holder, lease.purpose, None, _quiet):
             try:
                 work = self._work(holder, giving_back=True)
@@ -151,11 +155,10 @@ class Arbiter:
                 report = self._report("end", None, 0, work, ok=ok)
             except StudioError as error:  # services.yaml was broken meanwhile
                 _logger.warning("Animation Studio: %s", error)
-                ok, report = False, None
             finally:
                 self._turns.drop()
-        if not ok:
-            self._care()
+                if not ok:
+                    self._care()
         return report
 
     async def recover(self, *, offered: bool = False) -> bool:
@@ -178,33 +181,41 @@ class Arbiter:
                     self._turns.drop()
         except GpuError as error:
             _logger.info("Animation Studio: nothing is resumed now: %s", error)
-            return False
+            ok = False
         if not ok:
-            self._care()
+            self._care(everything=True)
         return ok
 
     async def lacks_room_for_pictures(self) -> bool:
         """Return whether pictures lack the configuration's need and a service that is awake has it.
 
-        False without a meter. Raises ConfigError where services.yaml is broken.
+        False without a meter, and for a ComfyUI on the CPU, unless `gpu.device` names a GPU. Raises
+        ConfigError where services.yaml is broken.
         """
         request = LeaseRequest("", "image")
         work = self._work("")
-        if work.gauge.problem:
+        no_gpu = work.settings.device is None and self._host.device() is None
+        if no_gpu or work.gauge.problem:
             return False
         # One sample: this only looks, at every run; whoever then makes room looks three times.
         room = work.gauge.room(for_comfyui=True)
         if room is None or room >= needed(request, None, work, {}):
             return False
         conditions = await conditions_of(work.services)
-        return any(found.state is ServiceState.AWAKE for found in conditions.values())
+        return any(
+            conditions[key].state is ServiceState.AWAKE
+            and (service.can_stop or (service.can_sleep and conditions[key].can_sleep))
+            for key, service in work.services.items()
+        )
 
     @contextlib.asynccontextmanager
     async def action(self, name: str) -> AsyncIterator[Work]:
         """Have the GPU for one act of a person or script. Raises GpuError while it is leased."""
         async with self._turns.turn(name, name, time.monotonic() + 1.0, _quiet):
             try:
-                yield self._work(name)
+                yield self._work(name, giving_back=True)
+            except HandedOver:
+                raise GpuError("A prompt wants the GPU: try again when it has ended.") from None
             finally:
                 self._turns.drop()
 
@@ -243,9 +254,7 @@ class Arbiter:
         """Make what earlier leases left paused this lease's own."""
         until = _UNTIL.get(request.resume)
         for pause in self._journal.read().paused:
-            if until is None:
-                self._journal.remove(pause.service)
-            elif (pause.holder, pause.until) != (request.holder, until):
+            if until is not None and (pause.holder, pause.until) != (request.holder, until):
                 changed = {"holder": request.holder, "until": until}
                 self._journal.put(Pause.model_validate({**pause.model_dump(), **changed}))
 
@@ -293,12 +302,12 @@ class Arbiter:
             "Nothing was paused and no language model of services.yaml runs: nothing to wake."
         )
 
-    async def _undo(self, work: Work) -> str:
-        """Give back what a failed take paused; return what to say about it."""
+    async def _undo(self, work: Work, before: set[str]) -> str:
+        """Give back what a failed take paused, and not `before`; return what to say about it."""
         work.deadline = None
         left = []
         for pause in reversed(self._turns.pauses_of(work.holder)):
-            if pause.service not in work.paused:
+            if pause.service not in work.touched or pause.service in before:
                 continue
             try:
                 await work.give_back(pause)
@@ -306,7 +315,8 @@ class Arbiter:
                 left.append(str(error))
         if left:
             return f"What was paused could not be given back: {' '.join(left)} It is tried again."
-        return f"{', '.join(work.paused)} is back." if work.paused else ""
+        back = [key for key in work.paused if key in work.resumed]
+        return f"{', '.join(back)} is back." if back else ""
 
     async def _undo_way(self, work: Work) -> None:
         work.deadline = None
@@ -322,15 +332,24 @@ class Arbiter:
             if pause.until == "next_guard" and not everything:
                 continue
             try:
+                await work.until_idle()
                 await work.give_back(pause)
             except HandedOver:
-                return True
+                return False
             except StudioError as error:
                 ok = False
-                _logger.warning("Animation Studio: %s", error)
-            else:
-                _logger.info("Animation Studio: %s is back", pause.service)
+                self._warn(str(error))
+        for text in work.warnings:
+            self._warn(text)
+        for key in work.resumed:
+            _logger.info("Animation Studio: %s is back", key)
         return ok
+
+    def _warn(self, text: str) -> None:
+        """Say it once: what cannot be given back is tried for ever."""
+        if text not in self._warned:
+            self._warned.add(text)
+            _logger.warning("Animation Studio: %s", text)
 
     def _report(
         self,
@@ -373,20 +392,25 @@ class Arbiter:
             "wakes it (or set after_crash: resume in services.yaml)."
         )
 
-    def _care(self) -> None:
+    def _care(self, *, everything: bool = False) -> None:
         if self._caretaker is None or self._caretaker.done():
-            self._caretaker = asyncio.ensure_future(self._try_again())
+            self._caretaker = asyncio.ensure_future(self._try_again(everything))
 
-    async def _try_again(self) -> None:
+    async def _try_again(self, everything: bool) -> None:
+        """Give back what is left, again and again; somebody's lease in between is waited for."""
         tries = 0
-        while any(pause.until == "prompt_end" for pause in self._journal.read().paused):
+        while True:
             await asyncio.sleep(_AGAIN[min(tries, len(_AGAIN) - 1)])
             tries += 1
-            if self.lease is not None:
-                return  # whoever has it now gives back when it ends
             with contextlib.suppress(StudioError):
+                due = self._journal.read().paused
+                if not any(everything or pause.until == "prompt_end" for pause in due):
+                    return
+                if self.lease is not None:
+                    continue
                 async with self._turns.turn("recovery", "resume", time.monotonic(), _quiet):
                     try:
-                        await self._give_back_due(self._work("recovery", giving_back=True))
+                        work = self._work("recovery", giving_back=True)
+                        await self._give_back_due(work, everything=everything)
                     finally:
                         self._turns.drop()

@@ -35,8 +35,8 @@ class Gauge:
         self._index = index
         if index is None and (devices := meter.devices()):
             uuid = host.device()
-            same = [device.index for device in devices if device.uuid == uuid]
-            self._index = same[0] if same else devices[0].index
+            same = [device.index for device in devices if uuid in (None, device.uuid)]
+            self._index = same[0] if same else None
 
     @property
     def problem(self) -> str:
@@ -45,7 +45,9 @@ class Gauge:
             return self._meter.problem
         if self._index is not None and self.device() is None:
             return f"the driver gives no figures for GPU {self._index}"
-        return "" if self._index is not None else "no GPU can be read"
+        if self._index is None:
+            return "NVML does not list the GPU that ComfyUI uses; name one as gpu.device"
+        return ""
 
     @property
     def index(self) -> int | None:

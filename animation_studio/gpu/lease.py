@@ -21,7 +21,8 @@ class LeaseRequest:
     `holder` is the prompt's id (or an action's name): whoever asks again under it changes his own
     lease. `need` is in bytes, None for the configuration's. `service` is the one that will be used
     (purposes llm and voice), None for the first of that role. `pause` names the services that may
-    be paused, None for all. `timeout` in seconds bounds waiting and making room together.
+    be paused, None for all. `timeout` in seconds bounds waiting and making room together. With
+    `best_effort` too little room is no error: what was gained is kept, and warned about.
     """
 
     holder: str
@@ -32,6 +33,7 @@ class LeaseRequest:
     level: Level = "configured"
     timeout: float = 120.0
     resume: ResumeWhen = "end of prompt"
+    best_effort: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,9 @@ class Host(Protocol):
 
     def held(self) -> int:
         """Return the bytes that ComfyUI's process holds there and can use again."""
+
+    def busy(self) -> bool:
+        """Return whether prompts run or wait in ComfyUI's queue."""
 
     async def unload(self) -> str:
         """Unload ComfyUI's models and return why memory may have stayed; empty where none did.

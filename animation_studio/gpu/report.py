@@ -107,6 +107,7 @@ class Holding(_Model):
 class GpuReport(_Model):
     """What one take or resume did. Byte counts; seconds; None and empty are "not known".
 
+    `ok` is False where it failed, or went on with less room than was wished.
     `need` is what had to be free. `holding` is None where the driver does not tell who holds
     memory. `verified` says that the meter saw the room; `peak` is the most that was used while the
     lease was held.

@@ -166,9 +166,14 @@ class _Making:
 
     async def stops(self) -> bool:
         """Stop what sleep did not free enough of: the sleeping still hold some, the rest all."""
-        for service in self.candidates:
-            there = self.conditions[service.key].state is not ServiceState.STOPPED
-            if not there or not service.can_stop or service.key in self.stopped:
+        # First those that still hold all of theirs: a sleeping one keeps little, and starts slowly.
+        candidates = sorted(self.candidates, key=lambda one: one.key in self.asleep)
+        for service in candidates:
+            state = self.conditions[service.key].state
+            at_work = service.entry.role == "voice" and state is ServiceState.SILENT
+            if state is ServiceState.STOPPED or at_work:
+                continue
+            if not service.can_stop or service.key in self.stopped:
                 continue
             if self.work.gauge.problem and service.key in self.asleep:
                 continue  # nobody can say that sleep was not enough
@@ -194,7 +199,7 @@ class _Making:
             raise  # the time is up, or the journal cannot be written: no further steps
         except StudioError as error:
             self.hints.append(str(error))
-            self.work.warnings.append(str(error))
+            self.work.warnings.append(self.work.without_addresses(str(error)))
             return False
         (self.asleep if level else self.stopped).add(service.key)
         step = self.work.steps[-1]
@@ -220,7 +225,7 @@ class _Making:
     def cannot(self, service: Service) -> str:
         detail = self.conditions[service.key].detail
         return (
-            f"{service.key} cannot be paused: {detail or 'it has no sleep'} Give it `stop` and "
+            f"{service.key} cannot be paused: {detail or 'it has no sleep.'} Give it `stop` and "
             "`start` commands in services.yaml."
         )
 
@@ -231,16 +236,28 @@ class _Making:
             return False
         if await self.enough():
             return True
-        for service in self.candidates:
-            if self.awake(service) and service.key not in self.asleep | self.stopped:
-                if not self.sleeping(service):
-                    self.hints.append(self.cannot(service))
-            elif self.conditions[service.key].state in (ServiceState.SILENT, ServiceState.FAILING):
-                self.hints.append(
-                    f"{service.key} is {self.conditions[service.key].state.value}: "
-                    f"{self.conditions[service.key].detail}"
-                )
-        raise GpuError(" ".join(self.sentences()))
+        self.hints += self.obstacles()
+        said = " ".join(self.sentences())
+        # What the configuration wishes for every card is no reason to stop a run, where all that
+        # can be done is done.
+        if self.request.best_effort or (self.request.need is None and not self.hints):
+            work.warnings.append(work.without_addresses(said))
+            return False
+        raise GpuError(said)
+
+    def obstacles(self) -> Iterable[str]:
+        """Say of each service that may still hold memory why it was not paused."""
+        paused = {self.target.key} if self.target else set()
+        for key, service in self.work.services.items():
+            condition = self.conditions[key]
+            if key in paused | self.asleep | self.stopped:
+                continue
+            if condition.state in (ServiceState.SILENT, ServiceState.FAILING):
+                yield f"{key} is {condition.state.value}: {condition.detail}"
+            elif condition.state is ServiceState.AWAKE and service not in self.candidates:
+                yield f"{key} is awake, and this node may not pause it."
+            elif condition.state is ServiceState.AWAKE and not self.sleeping(service):
+                yield self.cannot(service)
 
     def sentences(self) -> Iterable[str]:
         work, gauge = self.work, self.work.gauge

@@ -72,11 +72,17 @@ class Turns:
             self.lease.purpose = purpose
             yield
         except StudioError:
-            if fresh and not self.pauses_of(holder):
+            if fresh and not self._has_paused(holder):
                 self.drop()
             raise
         finally:
             self._busy = False
+
+    def _has_paused(self, holder: str) -> bool:
+        try:
+            return bool(self.pauses_of(holder))
+        except StudioError:
+            return False  # a journal that cannot be read keeps no lease
 
     def drop(self) -> None:
         """End the lease: nobody has the GPU."""

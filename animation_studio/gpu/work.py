@@ -65,6 +65,8 @@ class Work:
         self.started = time.monotonic()
         self.before = gauge.reading()
         self.steps: list[Step] = []
+        # Tried to pause, and paused: a sleep that failed may still come to pass.
+        self.touched: list[str] = []
         self.paused: list[str] = []
         self.resumed: list[str] = []
         self.warnings: list[str] = []
@@ -81,7 +83,7 @@ class Work:
             return
         start, began = self.gauge.room(for_comfyui=False), time.monotonic()
         held = self._host.held()
-        note = await self._act("unload", "ComfyUI's models", self._unload())
+        note = await self._act("unload", "ComfyUI's models", self._yielding(self._host.unload()))
         self._unloaded = True
         if note:
             self.warnings.append(note)
@@ -99,8 +101,19 @@ class Work:
     def _total(self) -> int:
         return self.before.total if self.before else 0
 
-    async def _unload(self) -> str:
-        waiting = asyncio.ensure_future(self._host.unload())
+    async def until_idle(self) -> None:
+        """Wait until ComfyUI has no prompt left, whose pictures would meet the woken service.
+
+        Raises HandedOver when somebody else wants the GPU meanwhile.
+        """
+        while self._host.busy():
+            if self._yields():
+                raise HandedOver
+            await asyncio.sleep(_POLL)
+
+    async def _yielding(self, doing: Awaitable[T]) -> T:
+        """Do something that may take minutes, and leave it when somebody else wants the GPU."""
+        waiting = asyncio.ensure_future(doing)
         try:
             while not (await asyncio.wait({waiting}, timeout=_POLL))[0]:
                 if self._yields():
@@ -130,8 +143,8 @@ class Work:
         )
         start, began = self.gauge.room(for_comfyui=False), time.monotonic()
         self._journal.put(pause)
-        if service.key not in self.paused:
-            self.paused.append(service.key)
+        if service.key not in self.touched:
+            self.touched.append(service.key)
         act: Act = "sleep" if level else "stop"
         room = self.gauge.room(for_comfyui=for_comfyui)
         await self._act(act, service.key, service.sleep(level) if level else service.stop())
@@ -144,7 +157,9 @@ class Work:
                 seconds=self.settings.settle_seconds,
             )
         )
-        freed = self._done(act, service.key, began, start)
+        if service.key not in self.paused:
+            self.paused.append(service.key)
+        freed = self._done(act, service.key, began, start, enough=enough)
         # A stop after a sleep: both have to be there again before it can come back.
         freed = pause.freed + max(0, freed)
         self._journal.put(pause.model_copy(update={"phase": "paused", "freed": freed}))
@@ -156,13 +171,12 @@ class Work:
         Raises StudioError when that is not possible; the journal then says why.
         """
         service = self.services.get(pause.service)
-        if service is None:
-            self._journal.remove(pause.service)
-            self.warnings.append(
-                f"{pause.service} was paused and is no longer in services.yaml: wake it by hand."
-            )
-            return
         try:
+            if service is None:
+                raise ServiceError(
+                    f"{pause.service} is paused and services.yaml has no such service, or a broken "
+                    "one: put it right, or wake it by hand."
+                )
             condition = await self._steady(service)
             if condition.state is ServiceState.STOPPED and not _is_to_start(pause, service):
                 self._journal.remove(pause.service)
@@ -171,7 +185,7 @@ class Work:
             self._amend(pause.service, phase="resuming")
             await self.awaken(service, level=pause.level, need=pause.freed, condition=condition)
         except StudioError as error:
-            self._amend(pause.service, note=str(error)[:_NOTE])
+            self._amend(pause.service, note=self.without_addresses(str(error))[:_NOTE])
             raise
         self._journal.remove(pause.service)
         self.resumed.append(pause.service)
@@ -195,10 +209,10 @@ class Work:
         if condition.state is not ServiceState.AWAKE:
             await self._make_way(service, need or _size_of(service, condition))
         if condition.state is ServiceState.ASLEEP:
-            await self._wake(service, level or service.entry.sleep_level)
+            await self._wake(service, level or service.entry.sleep_level, need)
         elif condition.state is ServiceState.STOPPED:
-            await self.timed("start", service, service.start())
-        elif condition.state is not ServiceState.AWAKE:
+            await self.timed("start", service, self._yielding(service.start()))
+        elif condition.state is not ServiceState.AWAKE and not _speaks(service, condition):
             await self._restart(service, f"it is {condition.state.value}: {condition.detail}")
         await self._prove(service)
 
@@ -239,16 +253,30 @@ class Work:
         for mate, level in reversed(made):
             await self.awaken(mate, level=level, need=0)
 
-    async def _wake(self, service: Service, level: int) -> None:
+    async def _wake(self, service: Service, level: int, need: int) -> None:
         try:
             try:
                 await self.timed("wake", service, service.wake(level))
             except OutOfMemory:
                 await self.unload()
+                await self._settled(need)
                 await self.timed("wake", service, service.wake(level))
         except ServiceError as error:
             # A wake-up that failed does not roll back: what half woke is started anew.
             await self._restart(service, " ".join([str(error), *self.warnings]))
+
+    async def _settled(self, need: int) -> None:
+        """Give memory that was let go the time to arrive."""
+        room = self.gauge.room(for_comfyui=False)
+        if room is not None:
+            seconds = self.settings.settle_seconds
+            await self.gauge.settle(
+                need or self._total() + 1,
+                for_comfyui=False,
+                start=room,
+                expected=0,
+                seconds=seconds,
+            )
 
     async def _restart(self, service: Service, why: str) -> None:
         if not service.can_stop:
@@ -259,7 +287,7 @@ class Work:
         # From here on it is ended: should this fail, the next try has to start it.
         self._amend(service.key, how="stop", level=0)
         await self.timed("stop", service, service.stop())
-        await self.timed("start", service, service.start())
+        await self.timed("start", service, self._yielding(service.start()))
 
     async def _prove(self, service: Service) -> None:
         began = time.monotonic()
@@ -293,24 +321,47 @@ class Work:
             return await asyncio.wait_for(doing, left)
         except asyncio.TimeoutError:
             raise GpuError(
-                f"{what} did not end within the time-out of this node, "
-                f"{self.deadline - self.started:.0f} s; give it more, or see why that is slow."
+                f"{what} did not end within the time-out of this node; give it more, or see why "
+                "that is slow."
             ) from None
 
     def _failed(self, act: Act, target: str, began: float, detail: str) -> None:
         seconds = time.monotonic() - began
         self.steps.append(
-            Step(act=act, target=target, seconds=seconds, outcome="failed", detail=detail)
+            Step(
+                act=act,
+                target=target,
+                seconds=seconds,
+                outcome="failed",
+                detail=self.without_addresses(detail),
+            )
         )
 
+    def without_addresses(self, text: str) -> str:
+        """Return a message for reports, which travel with pictures: addresses are the user's."""
+        for service in self.services.values():
+            text = text.replace(f" ({service.entry.base_url})", "")
+            text = text.replace(service.entry.base_url, "its address")
+        return text
+
     def _done(
-        self, act: Act, target: str, began: float, start: int | None, detail: str = ""
+        self,
+        act: Act,
+        target: str,
+        began: float,
+        start: int | None,
+        detail: str = "",
+        *,
+        enough: bool = False,
     ) -> int:
-        """Note a step that is done and return the bytes that it freed, 0 where unknown."""
+        """Note a step that is done and return the bytes that it freed, 0 where unknown.
+
+        With `enough` room nobody waited for them.
+        """
         now = self.gauge.room(for_comfyui=False) if start is not None else None
         freed = None if now is None or start is None else now - start
         outcome: Outcome = "done"
-        if act in ("sleep", "stop") and freed is not None and freed < _NOTHING:
+        if act in ("sleep", "stop") and not enough and freed is not None and freed < _NOTHING:
             outcome = "no effect"
             detail = detail or "it says that it is done, and the memory stayed"
         seconds = time.monotonic() - began
@@ -334,3 +385,8 @@ def _size_of(service: Service, condition: Condition) -> int:
     """Return the bytes that a service takes when it comes back; 0 where that is not known."""
     held = HELD_ASLEEP_GB if condition.state is ServiceState.ASLEEP else 0.0
     return int(max(0.0, (service.entry.vram_gb or 0.0) - held) * GIB)
+
+
+def _speaks(service: Service, condition: Condition) -> bool:
+    """Whether a silent voice is only at work: while it generates it answers nobody (facts)."""
+    return service.entry.role == "voice" and condition.state is ServiceState.SILENT

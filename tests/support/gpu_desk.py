@@ -32,13 +32,18 @@ class HeldByTest:
         self.unloads = 0
         self.note = ""
         self.waits: Callable[[], bool] = lambda: False
+        self.prompts = 0
+        self.uuid: str | None = gpu.uuid
 
     def load(self, models: int, stays: int = 0) -> None:
         self.models, self.stays = models, stays
         self.gpu.add(models + stays)
 
     def device(self) -> str | None:
-        return self.gpu.uuid
+        return self.uuid
+
+    def busy(self) -> bool:
+        return self.prompts > 0
 
     def held(self) -> int:
         return self.models + self.stays

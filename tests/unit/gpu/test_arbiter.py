@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from animation_studio.errors import ConfigError, GpuError
+from animation_studio.gpu import arbiter as arbiter_module
+from animation_studio.gpu import manual
 from tests.support.gpu_desk import GB, Desk, image, llm, resume
 from tests.support.nvml_standin import GIB, ScriptedGpu
 
@@ -252,6 +254,262 @@ def test_somebody_who_waits_does_not_disturb_a_node(desk: Desk):
     desk.run(whole)
 
     assert desk.paused == []
+
+
+def test_it_is_given_back_when_no_prompt_is_left(desk: Desk):
+    """Those behind it sample in the room that was made: without a lease, where all is cached."""
+    server = desk.add("qwen", memory_awake=9 * GB)
+
+    async def whole(arbiter):
+        await arbiter.take(image())
+        desk.host.prompts = 2
+        ending = asyncio.ensure_future(arbiter.end("prompt"))
+        await asyncio.sleep(0.2)
+        assert server.asleep
+        desk.host.prompts = 0
+        await ending
+
+    desk.run(whole)
+
+    assert not server.asleep
+
+
+@pytest.fixture
+def quick_care(monkeypatch):
+    monkeypatch.setattr(arbiter_module, "_AGAIN", (0.05,))
+
+
+async def until(condition, seconds: float = 5.0) -> bool:
+    for _ in range(int(seconds / 0.02)):
+        if condition():
+            return True
+        await asyncio.sleep(0.02)
+    return False
+
+
+@pytest.mark.usefixtures("quick_care")
+def test_who_took_over_and_gave_nothing_back_does_not_make_it_forgotten(desk: Desk):
+    server = desk.add("qwen", memory_awake=9 * GB)
+
+    async def whole(arbiter):
+        await arbiter.take(image(holder="one"))
+        desk.host.prompts = 1
+        ending = asyncio.ensure_future(arbiter.end("one"))
+        await asyncio.sleep(0.1)
+        # Waits for its turn, so that the end hands over, and then fails.
+        with pytest.raises(ConfigError, match="'nobody'"):
+            await arbiter.take(llm("nobody", holder="two"))
+        await ending
+        desk.host.prompts = 0
+        assert await until(lambda: not server.asleep and desk.paused == [])
+
+    desk.run(whole)
+
+
+@pytest.mark.usefixtures("quick_care")
+def test_what_could_not_be_given_back_is_tried_again_after_somebody_elses_act(desk: Desk):
+    server = desk.add("qwen", memory_awake=9 * GB)
+    desk.add("other", memory_awake=1 * GB)
+
+    async def whole(arbiter):
+        await arbiter.take(image())
+        server.fault("*", status=500)
+        await arbiter.end("prompt")
+        async with arbiter.action("a long act"):
+            server.heal()
+            await asyncio.sleep(0.2)
+        assert await until(lambda: not server.asleep and desk.paused == [])
+
+    desk.run(whole)
+
+
+@pytest.mark.usefixtures("quick_care")
+def test_a_fault_that_nobody_foresaw_is_tried_again_too(desk: Desk):
+    server = desk.add("qwen", memory_awake=9 * GB)
+
+    async def whole(arbiter):
+        await arbiter.take(image())
+        desk.host.load(12 * GB)
+
+        def broken() -> bool:
+            desk.host.waits = lambda: False
+            raise AttributeError("a foreign pack's model")
+
+        desk.host.waits = broken
+        with pytest.raises(AttributeError):
+            await arbiter.end("prompt")
+        assert arbiter.lease is None
+        assert await until(lambda: not server.asleep and desk.paused == [])
+
+    desk.run(whole)
+
+
+def test_an_act_that_waits_for_a_prompt_which_wants_the_gpu_gives_way(desk: Desk):
+    async def whole(arbiter):
+        desk.host.waits = lambda: True
+        freeing = asyncio.ensure_future(manual.free(arbiter))
+        await asyncio.sleep(0.1)
+        await arbiter.take(image(timeout=2.0))
+        with pytest.raises(GpuError, match="A prompt wants the GPU"):
+            await freeing
+        await arbiter.end("prompt")
+
+    desk.run(whole)
+
+
+def test_who_goes_on_with_too_little_keeps_what_there_is(desk: Desk):
+    qwen = desk.add("qwen", memory_awake=6 * GB, vram_gb=6.0)
+    desk.add("voice", "gpt_sovits", memory_awake=5 * GB, vram_gb=5.0)
+
+    async def whole(arbiter):
+        report = await arbiter.take(image(best_effort=True))
+        assert qwen.asleep
+        await arbiter.end("prompt")
+        return report
+
+    report = desk.run(whole)
+
+    assert not report.verified
+    assert "There is no room for image" in " ".join(report.warnings)
+    assert "voice cannot be paused" in " ".join(report.warnings)
+    assert not qwen.asleep
+
+
+def test_a_wish_of_the_configuration_that_nobody_could_meet_is_no_error(desk: Desk):
+    """A small card with a desktop on it, and no server at all."""
+    desk.gpu.set(total=8 * GIB, used=2 * GIB)
+
+    report = desk.run(lambda arbiter: arbiter.take(image()))
+
+    assert not report.ok
+    assert "6.8 GB must be free" in report.warnings[0]
+    with pytest.raises(GpuError, match=r"7\.0 GB must be free"):
+        desk.run(lambda arbiter: arbiter.take(image(need=7 * GIB)))
+
+
+def test_a_comfyui_without_a_gpu_makes_no_room_by_itself(desk: Desk):
+    desk.add("qwen", memory_awake=9 * GB)
+    desk.host.uuid = None
+
+    assert not desk.run(lambda arbiter: arbiter.lacks_room_for_pictures())
+    desk.settings["device"] = 0
+    assert desk.run(lambda arbiter: arbiter.lacks_room_for_pictures())
+
+
+def test_a_gpu_that_nvml_does_not_list_is_not_taken_for_another(desk: Desk):
+    desk.add("qwen", memory_awake=9 * GB)
+    desk.host.uuid = "GPU-another"
+
+    report = desk.run(lambda arbiter: arbiter.take(image()))
+
+    assert "does not list the GPU" in " ".join(report.warnings)
+
+
+def test_what_cannot_be_paused_makes_no_room(desk: Desk):
+    desk.add("voice", "gpt_sovits", memory_awake=9 * GB)
+    desk.add("vllm", memory_awake=1 * GB, dev_mode=False)
+
+    assert not desk.run(lambda arbiter: arbiter.lacks_room_for_pictures())
+
+
+def test_never_forgets_only_what_it_succeeded_with(desk: Desk):
+    server = desk.add("qwen", memory_awake=9 * GB)
+
+    async def whole(arbiter):
+        await arbiter.take(image(holder="one", resume="next guard"))
+        await arbiter.end("one")
+        with pytest.raises(GpuError):
+            await arbiter.take(image(holder="two", need=15 * GIB, resume="never"))
+        assert desk.paused == ["qwen"]
+        await arbiter.end("two")
+        assert await until(lambda: server.asleep)
+
+    desk.run(whole)
+
+
+def test_one_that_is_awake_is_stopped_before_one_that_sleeps(desk: Desk):
+    qwen = desk.add("qwen", memory_awake=6 * GB, vram_gb=6.0, commands=True)
+    voice = desk.add("voice", "gpt_sovits", memory_awake=4 * GB, vram_gb=4.0, commands=True)
+
+    report = desk.run(lambda arbiter: arbiter.take(image(need=14 * GIB)))
+
+    assert acts(report) == [("sleep", "qwen"), ("stop", "voice")]
+    assert qwen.running
+    assert not voice.running
+
+
+def test_a_guard_that_fails_does_not_undo_an_earlier_one(desk: Desk):
+    server = desk.add("qwen", memory_awake=9 * GB)
+
+    async def whole(arbiter):
+        await arbiter.take(image())
+        with pytest.raises(GpuError):
+            await arbiter.take(image(need=15 * GIB))
+        assert server.asleep
+        await arbiter.end("prompt")
+
+    desk.run(whole)
+
+    assert not server.asleep
+
+
+def test_memory_that_comes_late_is_waited_for_and_no_lie(desk: Desk):
+    server = desk.add("qwen", memory_awake=9 * GB, vram_gb=8.0, keeps_memory=True)
+    desk.settings["settle_seconds"] = 3.0
+
+    async def whole(arbiter):
+        taking = asyncio.ensure_future(arbiter.take(image(purpose="everything off")))
+        await until(lambda: server.requests["POST /sleep"] == 1)
+        await asyncio.sleep(0.3)
+        server.steer({"model": {"keeps_memory": False}})
+        report = await taking
+        await arbiter.end("prompt")
+        return report
+
+    report = desk.run(whole)
+
+    assert report.steps[-1].outcome == "done"
+    assert report.steps[-1].freed > 7 * GB
+    assert report.warnings == []
+
+
+def test_a_voice_that_is_only_speaking_is_not_restarted(desk: Desk):
+    """While it generates, GPT-SoVITS answers nobody."""
+    voice = desk.add(
+        "voice", "gpt_sovits", memory_awake=3 * GB, commands=True,
+        timeouts={"answer": 0.1, "wake": 5.0, "stop": 2.0, "start": 5.0},
+    )  # fmt: skip
+    voice.fault("GET /openapi.json", delay=0.5)
+
+    report = desk.run(lambda arbiter: arbiter.take(llm("voice", purpose="voice")))
+
+    assert acts(report) == [("prove", "voice")]
+
+
+def test_reports_hold_no_address(desk: Desk):
+    server = desk.add("qwen", memory_awake=9 * GB)
+    server.fault("POST /sleep", status=500)
+
+    with pytest.raises(GpuError) as caught:
+        desk.run(lambda arbiter: arbiter.take(image(best_effort=False)))
+
+    assert server.url in str(caught.value)
+    assert "127.0.0.1" not in caught.value.report.model_dump_json()
+    assert caught.value.report.paused == []
+
+
+def test_a_journal_that_cannot_be_written_keeps_no_lock(desk: Desk):
+    async def whole(arbiter):
+        arbiter.journal.path.parent.mkdir(parents=True, exist_ok=True)
+        arbiter.journal.path.write_text('{"format": "animation_studio/gpu_journal/99"}')
+        with pytest.raises(GpuError):
+            await arbiter.take(image())
+        assert arbiter.lease is None
+        arbiter.journal.path.unlink()
+        assert (await arbiter.take(image())).ok
+        await arbiter.end("prompt")
+
+    desk.run(whole)
 
 
 def test_asking_for_one_of_a_group_puts_the_other_to_sleep_and_starts_it(desk: Desk):
