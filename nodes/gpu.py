@@ -30,6 +30,8 @@ def _service_input(tooltip: str) -> io.Combo.Input:
 def _check_service(name: str | None, *own: str) -> bool | str:
     if name is None or name in own:
         return True
+    if not isinstance(name, str):
+        return "service: give the name of a service of services.yaml."
     return problem_of(lambda: studio.registry().service(name))
 
 

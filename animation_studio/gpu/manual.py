@@ -20,6 +20,8 @@ async def sleep(arbiter: Arbiter, key: str, level: int | None = None) -> dict[st
     service = named(arbiter.services, key)
     async with arbiter.action(f"sleep {key}") as work:
         await work.timed("sleep", service, service.sleep(level or service.entry.sleep_level))
+        # Whoever puts it to sleep by hand wants that: no lease brings it back.
+        arbiter.journal.remove(key)
         return _steps(work)
 
 

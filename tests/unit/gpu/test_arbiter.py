@@ -357,6 +357,21 @@ def test_an_act_that_waits_for_a_prompt_which_wants_the_gpu_gives_way(desk: Desk
     desk.run(whole)
 
 
+def test_what_somebody_puts_to_sleep_by_hand_stays_asleep(desk: Desk):
+    server = desk.add("qwen", memory_awake=9 * GB)
+
+    async def whole(arbiter):
+        await arbiter.take(image(resume="next guard"))
+        await arbiter.end("prompt")
+        await manual.sleep(arbiter, "qwen")
+        await arbiter.recover()
+
+    desk.run(whole)
+
+    assert server.asleep
+    assert desk.paused == []
+
+
 def test_who_goes_on_with_too_little_keeps_what_there_is(desk: Desk):
     qwen = desk.add("qwen", memory_awake=6 * GB, vram_gb=6.0)
     desk.add("voice", "gpt_sovits", memory_awake=5 * GB, vram_gb=5.0)
