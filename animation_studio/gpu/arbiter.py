@@ -7,12 +7,13 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from os import getpid
 from pathlib import Path
 
 from ..errors import GpuError, StudioError
 from ..registry.services import GpuSettings
 from .gauge import Gauge
-from .journal import Journal, Pause
+from .journal import Journal, Pause, alive
 from .lease import Host, LeaseRequest, Progress, ResumeRequest, ResumeWhen
 from .meter import Meter
 from .report import GpuReport
@@ -329,7 +330,9 @@ class Arbiter:
         """Give back what is due; return False where something is left that must be tried again."""
         ok = True
         for pause in self._to_give_back():
-            if pause.until == "next_guard" and not everything:
+            # Another process that runs keeps it for its own next guard.
+            kept = pause.pid != getpid() and alive(pause)
+            if pause.until == "next_guard" and (kept or not everything):
                 continue
             try:
                 await work.until_idle()

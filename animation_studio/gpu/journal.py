@@ -62,8 +62,9 @@ class Holder(_Model):
 class Pause(_Model):
     """A service that was put to sleep or stopped and must come back.
 
-    `level` is 0 for a stop. `freed` is what it gave, in bytes; 0 where that is not known. `note`
-    says why the last resume failed; empty where none did.
+    `pid` and `started` are the process's that paused it, as a Holder's. `level` is 0 for a stop.
+    `freed` is what it gave, in bytes; 0 where that is not known. `note` says why the last resume
+    failed; empty where none did.
     """
 
     service: str
@@ -74,6 +75,7 @@ class Pause(_Model):
     freed: int
     since: AwareDatetime
     pid: int
+    started: float = 0.0
     holder: str
     note: str = ""
 
@@ -86,8 +88,8 @@ class JournalState(_Model):
     paused: list[Pause] = []
 
 
-def alive(holder: Holder) -> bool:
-    """Return whether the process of `holder` still runs; True where that cannot be found out.
+def alive(holder: Holder | Pause) -> bool:
+    """Return whether the process that wrote it still runs; True where that cannot be found out.
 
     Processes of another container or machine are not seen and count as ended: who really has the
     GPU is the lock's to say.

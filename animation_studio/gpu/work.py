@@ -14,6 +14,7 @@ from ..registry.services import GpuSettings
 from .gauge import HELD_ASLEEP_GB, Gauge, least_expected
 from .journal import Journal, Pause
 from .lease import Host, Progress, ResumeWhen
+from .process import started_at
 from .report import GIB, Act, Outcome, Step
 from .service import Condition, OutOfMemory, Service, ServiceState
 
@@ -139,6 +140,7 @@ class Work:
             freed=sum(one.freed for one in self._pauses(service.key)),
             since=datetime.now(timezone.utc),
             pid=getpid(),
+            started=started_at(getpid()) or 0.0,
             holder=self.holder,
         )
         start, began = self.gauge.room(for_comfyui=False), time.monotonic()

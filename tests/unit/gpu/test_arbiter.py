@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from animation_studio.errors import ConfigError, GpuError
 from animation_studio.gpu import arbiter as arbiter_module
 from animation_studio.gpu import manual
+from animation_studio.gpu.process import started_at
 from tests.support.gpu_desk import GB, Desk, image, llm, resume
 from tests.support.nvml_standin import GIB, ScriptedGpu
 
@@ -802,6 +804,24 @@ def test_recovery_resumes_what_a_crash_left(desk: Desk):
 
     assert not server.asleep
     assert desk.paused == []
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_recovery_leaves_what_another_process_keeps_until_its_next_guard(desk: Desk, runs: bool):
+    server = desk.add("qwen", memory_awake=9 * GB)
+
+    async def whole(arbiter):
+        await arbiter.take(image(resume="next guard"))
+        await arbiter.end("prompt")
+        (pause,) = arbiter.journal.read().paused
+        parent = os.getppid()
+        started = started_at(parent) if runs else 0.1
+        arbiter.journal.put(pause.model_copy(update={"pid": parent, "started": started}))
+        assert await arbiter.recover()
+
+    desk.run(whole)
+
+    assert server.asleep == runs
 
 
 def test_recovery_only_offers_where_it_is_told_to(desk: Desk):
