@@ -158,7 +158,7 @@ class _Making:
             level = self.level(service)
             if self.request.level == "stop" and service.can_stop:
                 level = 0
-            elif not self.sleeping(service):
+            elif not self.can_sleep(service):
                 continue
             if await self.pause(service, level):
                 return True
@@ -167,7 +167,7 @@ class _Making:
     async def stops(self) -> bool:
         """Stop what sleep did not free enough of: the sleeping still hold some, the rest all."""
         # First those that still hold all of theirs: a sleeping one keeps little, and starts slowly.
-        candidates = sorted(self.candidates, key=lambda one: one.key in self.asleep)
+        candidates = sorted(self.candidates, key=self.is_asleep)
         for service in candidates:
             state = self.conditions[service.key].state
             at_work = service.entry.role == "voice" and state is ServiceState.SILENT
@@ -182,7 +182,7 @@ class _Making:
         return False
 
     async def sleep_or_stop(self, service: Service) -> None:
-        if self.sleeping(service) and not (self.request.level == "stop" and service.can_stop):
+        if self.can_sleep(service) and not (self.request.level == "stop" and service.can_stop):
             await self.pause(service, self.level(service))
         elif service.can_stop:
             await self.pause(service, 0)
@@ -216,7 +216,11 @@ class _Making:
     def awake(self, service: Service) -> bool:
         return self.conditions[service.key].state is ServiceState.AWAKE
 
-    def sleeping(self, service: Service) -> bool:
+    def is_asleep(self, service: Service) -> bool:
+        state = self.conditions[service.key].state
+        return service.key in self.asleep or state is ServiceState.ASLEEP
+
+    def can_sleep(self, service: Service) -> bool:
         return service.can_sleep and self.conditions[service.key].can_sleep
 
     def level(self, service: Service) -> int:
@@ -256,7 +260,7 @@ class _Making:
                 yield f"{key} is {condition.state.value}: {condition.detail}"
             elif condition.state is ServiceState.AWAKE and service not in self.candidates:
                 yield f"{key} is awake, and this node may not pause it."
-            elif condition.state is ServiceState.AWAKE and not self.sleeping(service):
+            elif condition.state is ServiceState.AWAKE and not self.can_sleep(service):
                 yield self.cannot(service)
 
     def sentences(self) -> Iterable[str]:
