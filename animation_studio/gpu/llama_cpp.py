@@ -24,6 +24,9 @@ _HOW_TO_SLEEP = (
 )
 _ONE_MODEL = "it was started with one model, which it cannot unload"
 
+# What it answers where the model is loaded, or loads, already.
+_ALREADY = 400
+
 
 class LlamaCppService(HttpService):
     """A llama-server, as a router or with one model."""
@@ -66,22 +69,24 @@ class LlamaCppService(HttpService):
         if model is None or not (await self.look()).can_sleep:
             return
         asked = f"load {model}"
-        if (await self._states(asked, deadline)).get(model) not in (*_READY, "loading"):
-            reply = await self.ask(
-                "POST", "/models/load", timeout=deadline.left, body={"model": model}
-            )
-            if not reply.ok:
-                raise self.wake_refusal(asked, reply.said, reply)
         pauses = Pauses(deadline)
-        state = "nothing"
+        state, told, answer = "nothing", False, ""
         while await pauses.more():
             state = (await self._states(asked, deadline)).get(model, "nothing")
             if state in _READY:
                 return
-            if state == "failed":
+            if state == "failed" and told:
                 # Its log knows why; too little memory is the common cause and is not told apart.
                 raise self.error(asked, "could not", "Look at its log; free GPU memory and retry.")
-        said = f"had not done so after {deadline.seconds:.3g} s ({state})"
+            if state == "loading":
+                continue
+            # Also where it was told already: an unloading that came late can have undone it.
+            body = {"model": model}
+            reply = await self.ask("POST", "/models/load", timeout=deadline.left, body=body)
+            if not reply.ok and reply.status != _ALREADY:
+                raise self.wake_refusal(asked, reply.said, reply)
+            told, answer = True, f"; it {reply.said}"
+        said = f"had not done so after {deadline.seconds:.3g} s ({state}{answer})"
         raise self.error(asked, said, "Raise timeouts.wake in services.yaml if it needs longer.")
 
     async def work(self, deadline: Deadline) -> str:

@@ -119,7 +119,13 @@ class Desk:
 
         async def whole() -> Any:
             self._open.clear()
-            return await use(self.arbiter())
+            arbiter = self.arbiter()
+            try:
+                return await use(arbiter)
+            finally:
+                # As when a process ends in the middle of a lease: its threads end too.
+                if arbiter.lease is not None and arbiter.lease.trace is not None:
+                    arbiter.lease.trace.stop()
 
         return asyncio.run(whole())
 
