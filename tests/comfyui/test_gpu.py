@@ -7,7 +7,6 @@ product's own meter through a stand-in for libnvidia-ml (a ComfyUI on the CPU ha
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import threading
 import time
@@ -15,7 +14,6 @@ import urllib.error
 from pathlib import Path
 
 import pytest
-import yaml
 
 from animation_studio.errors import PromptFailedError, PromptRejectedError
 from tests.support import nvml_standin
@@ -24,10 +22,11 @@ from tests.support.nvml_standin import ScriptedGpu
 from tests.support.pictures import saved
 from tests.support.prompts import bundled, changed, node_id, page_form
 from tests.support.server import ComfyServer
+from tests.support.services import only_service
 from tests.support.standin_service import StandIn
+from tests.support.waiting import until
 
 GB = 10**9
-SHIPPED = ("qwen2.5-vl-7b", "qwen2.5-14b", "qwen2.5-coder-7b", "gpt-sovits")
 GUARD = {
     "purpose": "image", "needed_gb": 0.0, "service": "auto", "pause": "as needed",
     "level": "configured", "timeout": 30, "on_failure": "error", "resume": "end of prompt",
@@ -55,15 +54,6 @@ class Shared:
         )
 
 
-def until(condition, seconds: float = 20.0) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.05)
-    return True
-
-
 @pytest.fixture(scope="module")
 def shared(prepared, tmp_path_factory):
     folder = tmp_path_factory.mktemp("gpu")
@@ -80,19 +70,16 @@ def shared(prepared, tmp_path_factory):
         server.stop()
 
 
-def write_services(standins: Path, config: Path, qwen: StandIn, **more) -> None:
+def write_services(standins: Path, config: Path, qwen: StandIn, **more: object) -> None:
     """Write a configuration whose only service is `qwen`; `more` goes into its gpu section."""
-    shutil.copytree(standins, config)
     own = {
         "kind": "vllm",
         "base_url": qwen.url,
         "vram_gb": 8.0,
         "timeouts": {"answer": 0.5, "sleep": 3.0, "wake": 3.0},
     }
-    services = {**dict.fromkeys(SHIPPED), "qwen": own}
     gpu = {"settle_seconds": 0.5, "automatic_leases": False, **more}
-    text = yaml.safe_dump({"services": services, "gpu": gpu})
-    (config / "services.yaml").write_text(text, encoding="utf-8")
+    only_service(standins, config, "qwen", own, gpu)
 
 
 @pytest.fixture(autouse=True)

@@ -7,14 +7,12 @@ says of itself, and the product reads them with its own meter.
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import yaml
 
 from tests.support import nvml_standin
 from tests.support.face_graphs import node
@@ -22,10 +20,11 @@ from tests.support.nvml_standin import ScriptedGpu
 from tests.support.pictures import saved
 from tests.support.prompts import bundled, changed, node_id, page_form
 from tests.support.server import ComfyServer
+from tests.support.services import only_service
+from tests.support.waiting import until
 
 GB = 10**9
 AWAKE, ASLEEP = 11 * GB, int(1.2 * GB)
-SHIPPED = ("qwen2.5-vl-7b", "qwen2.5-14b", "qwen2.5-coder-7b", "gpt-sovits")
 
 
 class Follower:
@@ -61,10 +60,8 @@ def start(prepared, tmp_path):
 
     def begin(**entry: object) -> tuple[ComfyServer, ScriptedGpu]:
         config = tmp_path / "config"
-        shutil.copytree(prepared.standins / "config", config)
         writer = {"kind": "vllm", "vram_gb": 10.0, **entry}
-        text = {"services": {**dict.fromkeys(SHIPPED), "writer": writer}}
-        (config / "services.yaml").write_text(yaml.safe_dump(text), encoding="utf-8")
+        only_service(prepared.standins / "config", config, "writer", writer)
         gpu = ScriptedGpu(tmp_path / "gpu.txt")
         environment = gpu.environment(nvml_standin.build(tmp_path / "nvml"))
         server = ComfyServer.start(
@@ -104,15 +101,6 @@ def only_a_guard() -> dict:
             images=["guard", 0], filename_prefix="guard", gpu_report=["guard", 2],
         ),
     }  # fmt: skip
-
-
-def until(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def test_the_model_sleeps_while_the_picture_is_made_and_answers_afterwards(vllm, start):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import shutil
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from animation_studio.errors import ServiceError
 from animation_studio.gpu.service import Service
@@ -15,7 +17,10 @@ from animation_studio.gpu.services import open_service
 from animation_studio.registry.services import ServiceEntry
 from tests.support.standin_service import StandIn
 
-__all__ = ["FAULTS", "SHORT", "check_error", "fails", "run", "service_of"]
+__all__ = ["FAULTS", "SHORT", "check_error", "fails", "only_service", "run", "service_of"]
+
+# Of configs/services.yaml.
+_SHIPPED = ("qwen2.5-vl-7b", "qwen2.5-14b", "qwen2.5-coder-7b", "gpt-sovits")
 
 SHORT = {"answer": 0.5, "sleep": 0.6, "wake": 0.6, "stop": 1.5, "start": 1.5}
 # Each way in which a route can fail, by name, as arguments of StandIn.fault.
@@ -39,6 +44,19 @@ def service_of(server: StandIn, folder: Path, **entry: Any) -> Service:
     timeouts = {**SHORT, **entry.pop("timeouts", {})}
     values = {"kind": server.kind, "base_url": server.url, "timeouts": timeouts, **entry}
     return open_service("writer", ServiceEntry.model_validate(values), folder)
+
+
+def only_service(
+    standins: Path,
+    config: Path,
+    key: str,
+    entry: Mapping[str, Any],
+    gpu: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the stand-ins' configuration to `config`, with one service in place of the shipped."""
+    shutil.copytree(standins, config)
+    text = {"services": {**dict.fromkeys(_SHIPPED), key: dict(entry)}, "gpu": dict(gpu or {})}
+    (config / "services.yaml").write_text(yaml.safe_dump(text), encoding="utf-8")
 
 
 def run(act: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
