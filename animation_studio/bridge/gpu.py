@@ -153,14 +153,8 @@ async def submit(work: Coroutine[Any, Any, T]) -> T:
 
 
 def recover() -> None:
-    """At ComfyUI's start: give back what an earlier one left paused, in the background."""
-    try:
-        left = arbiter().journal.read().paused
-    except StudioError as error:
-        _logger.warning("Animation Studio: %s", error)
-        return
-    if left:
-        loop().submit(_recover())
+    """Give back what an earlier ComfyUI left paused, in the background."""
+    loop().submit(_recover())
 
 
 async def _recover() -> None:

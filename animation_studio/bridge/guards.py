@@ -192,14 +192,6 @@ def _is_wanted(prompt: str | None) -> bool:
         return False  # its maker says what is to be done, and where
     arbiter = gpu.arbiter()
     lease = arbiter.lease
-    if (
-        prompt is not None
-        and lease is not None
-        and (lease.holder, lease.purpose)
-        == (
-            prompt,
-            "image",
-        )
-    ):
+    if lease is not None and lease.holder == prompt and lease.purpose == "image":
         return False
     return gpu.ask(arbiter.lacks_room_for_pictures())

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import threading
 
 from ..errors import StudioError
-from ..files import read_limited
 from . import studio
 
 __all__ = ["begin"]
 
-_JOURNAL, _LIMIT = "gpu_journal.json", 1 << 20
+_logger = logging.getLogger("animation_studio")
 # Seconds: reading the configuration, for the place of the journal, is no part of the start.
 _SOON = 2.0
 
@@ -23,19 +22,16 @@ def begin() -> None:
     timer.start()
 
 
-def _something_paused() -> bool:
-    # Not through gpu.journal, which is not loaded for the many starts that have nothing to do.
-    try:
-        text = read_limited(studio.state_folder() / _JOURNAL, _LIMIT, "journal")
-        return bool(json.loads(text).get("paused"))
-    except FileNotFoundError:
-        return False
-    except (OSError, StudioError, ValueError, AttributeError):
-        return True  # the journal itself says what is wrong
-
-
 def _recover() -> None:
-    if _something_paused():
+    # Here, so that no start waits for the journal's models, and most starts not for the arbiter.
+    from ..gpu.journal import Journal
+
+    try:
+        left = Journal(studio.state_folder()).read().paused
+    except StudioError as error:
+        _logger.warning("Animation Studio: %s", error)
+        return
+    if left:
         from . import gpu
 
         gpu.recover()

@@ -141,9 +141,9 @@ class Arbiter:
             return report
 
     async def end(self, holder: str) -> GpuReport | None:
-        """End the lease of `holder`, if it has one, and give back what is due. Never raises.
+        """End the lease of `holder`, if it has one, and give back what is due.
 
-        What cannot be given back now stays in the journal and is tried again.
+        What cannot be given back now stays in the journal and is tried again, and is no error.
         """
         lease = self.lease
         if lease is None or lease.holder != holder:
@@ -174,12 +174,7 @@ class Arbiter:
             _logger.warning("Animation Studio: %s", self._left())
             return False
         try:
-            async with self._turns.turn("recovery", "resume", time.monotonic() + 1.0, _quiet):
-                try:
-                    work = self._work("recovery", giving_back=True)
-                    ok = await self._give_back_due(work, everything=True)
-                finally:
-                    self._turns.drop()
+            ok = await self._give_back_now(everything=True)
         except GpuError as error:
             _logger.info("Animation Studio: nothing is resumed now: %s", error)
             ok = False
@@ -338,7 +333,8 @@ class Arbiter:
                 await work.until_idle()
                 await work.give_back(pause)
             except HandedOver:
-                return False
+                ok = False
+                break
             except StudioError as error:
                 ok = False
                 self._warn(str(error))
@@ -411,9 +407,13 @@ class Arbiter:
                     return
                 if self.lease is not None:
                     continue
-                async with self._turns.turn("recovery", "resume", time.monotonic(), _quiet):
-                    try:
-                        work = self._work("recovery", giving_back=True)
-                        await self._give_back_due(work, everything=everything)
-                    finally:
-                        self._turns.drop()
+                await self._give_back_now(everything=everything)
+
+    async def _give_back_now(self, *, everything: bool) -> bool:
+        """Give back outside of any lease. Raises GpuError while somebody has one."""
+        async with self._turns.turn("recovery", "resume", time.monotonic() + 1.0, _quiet):
+            try:
+                work = self._work("recovery", giving_back=True)
+                return await self._give_back_due(work, everything=everything)
+            finally:
+                self._turns.drop()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ class Pauses:
         return True
 
 
-class HttpService:
+class HttpService(ABC):
     """A Service that is asked by HTTP; see `service.Service` for what each method promises.
 
     `log_folder` takes the output of its start command, as NAME.log.
@@ -113,9 +114,9 @@ class HttpService:
 
     # What a kind says of itself
 
+    @abstractmethod
     async def look(self) -> Condition:
         """Ask how it stands, whatever is under way. Raises ServiceError for the key alone."""
-        raise NotImplementedError
 
     async def fall_asleep(self, level: int, deadline: Deadline) -> None:
         """Do what `sleep` promises, by the deadline."""
@@ -123,10 +124,11 @@ class HttpService:
 
     async def wake_up(self, level: int, deadline: Deadline) -> None:
         """Do what `wake` promises, by the deadline."""
+        return  # one that cannot sleep is awake
 
+    @abstractmethod
     async def work(self, deadline: Deadline) -> str:
         """Let it do the least work there is and return what that was, by the deadline."""
-        raise NotImplementedError
 
     # The protocol
 
@@ -218,21 +220,8 @@ class HttpService:
             expect_json=expect_json,
         )
 
-    async def order(
-        self,
-        asked: str,
-        method: str,
-        path: str,
-        *,
-        timeout: float | None = None,
-        query: Query = (),
-        body: Mapping[str, Any] | None = None,
-        expect_json: bool = True,
-    ) -> Reply:
-        """Send one request and return its good reply; raise ServiceError for any other."""
-        reply = await self.ask(
-            method, path, timeout=timeout, query=query, body=body, expect_json=expect_json
-        )
+    def good(self, asked: str, reply: Reply) -> Reply:
+        """Return a good reply; raise ServiceError for any other."""
         if not reply.ok:
             raise self.refusal(asked, reply)
         return reply

@@ -52,7 +52,10 @@ class LlamaCppService(HttpService):
         for model, state in (await self._states(asked, deadline)).items():
             if state in (*_HOLDS_MEMORY, "sleeping"):
                 body = {"model": model}
-                await self.order(asked, "POST", "/models/unload", timeout=deadline.left, body=body)
+                self.good(
+                    asked,
+                    await self.ask("POST", "/models/unload", timeout=deadline.left, body=body),
+                )
         pauses = Pauses(deadline)
         left: list[str] = []
         while await pauses.more():

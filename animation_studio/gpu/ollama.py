@@ -36,7 +36,9 @@ class OllamaService(HttpService):
         asked = "unload its models"
         for model in await self._models(asked, deadline):
             body = {"model": model, "keep_alive": 0, "stream": False}
-            await self.order(asked, "POST", "/api/generate", timeout=deadline.left, body=body)
+            self.good(
+                asked, await self.ask("POST", "/api/generate", timeout=deadline.left, body=body)
+            )
         pauses = Pauses(deadline)
         left: list[str] = []
         while await pauses.more():
@@ -65,19 +67,21 @@ class OllamaService(HttpService):
         loaded = [] if self.entry.model else await self._models(asked, deadline)
         model = self.entry.model or (loaded[0] if loaded else None)
         if model is None:
-            await self.order("tell its version", "GET", "/api/version")
+            self.good("tell its version", await self.ask("GET", "/api/version"))
             return "its version, since no model is loaded or named"
         # `think` off is refused by models that cannot think; one token is one token either way.
         body: dict[str, Any] = {"model": model, "prompt": "Hello", "stream": False}
         body["options"] = {"num_predict": 1}
-        reply = await self.order(asked, "POST", "/api/generate", timeout=deadline.left, body=body)
+        reply = self.good(
+            asked, await self.ask("POST", "/api/generate", timeout=deadline.left, body=body)
+        )
         if reply.data.get("done") is not True:
             raise self.error(asked, "ended its answer before it was done", "Look at its log.")
         return f"one token of {model}"
 
     async def _models(self, asked: str, deadline: Deadline) -> list[str]:
         timeout = min(self.entry.timeouts.answer, deadline.left)
-        reply = await self.order(asked, "GET", "/api/ps", timeout=timeout)
+        reply = self.good(asked, await self.ask("GET", "/api/ps", timeout=timeout))
         models = self._loaded(reply)
         if models is None:
             raise self.refusal(asked, self.unlike(reply, "models"))

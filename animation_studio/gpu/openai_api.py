@@ -21,7 +21,7 @@ async def model_of(service: HttpService, deadline: Deadline) -> str:
     if service.entry.model is not None:
         return service.entry.model
     timeout = min(service.entry.timeouts.answer, deadline.left)
-    reply = await service.order(_ASKED, "GET", "/v1/models", timeout=timeout)
+    reply = service.good(_ASKED, await service.ask("GET", "/v1/models", timeout=timeout))
     models = reply.data.get("data")
     first = models[0] if isinstance(models, list) and models else None
     name = first.get("id") if isinstance(first, dict) else None
