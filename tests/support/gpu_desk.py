@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +13,7 @@ from animation_studio.gpu.arbiter import Arbiter
 from animation_studio.gpu.journal import Journal
 from animation_studio.gpu.lease import LeaseRequest, ResumeRequest
 from animation_studio.gpu.meter import open_meter
+from animation_studio.gpu.report import GpuReport
 from animation_studio.gpu.service import Service
 from animation_studio.gpu.services import open_service
 from animation_studio.registry.services import GpuSettings, ServiceEntry
@@ -159,3 +161,18 @@ def llm(service: str | None = None, **more: Any) -> LeaseRequest:
 
 def resume(service: str | None = None, holder: str = "prompt") -> ResumeRequest:
     return ResumeRequest(holder, service, 10.0)
+
+
+def acts(report: GpuReport) -> list[tuple[str, str]]:
+    """What was done with whom, in order."""
+    return [(step.act, step.target) for step in report.steps]
+
+
+async def until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
+    """As tests.support.waiting, beside what runs on this loop."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        await asyncio.sleep(0.02)
+    return True

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support import nvml_standin
+from tests.support.gpu_desk import Desk
 from tests.support.nvml_standin import ScriptedGpu
 
 
@@ -24,3 +26,10 @@ def gpu(nvml_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     scripted = ScriptedGpu(tmp_path / "gpu.txt")
     monkeypatch.setenv(nvml_standin.VARIABLE, str(scripted.file))
     return scripted
+
+
+@pytest.fixture
+def desk(gpu: ScriptedGpu, tmp_path: Path) -> Iterator[Desk]:
+    """An arbiter's whole surroundings; tests add the services."""
+    with Desk(gpu, tmp_path / "state") as made:
+        yield made

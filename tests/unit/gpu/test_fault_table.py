@@ -16,7 +16,7 @@ import pytest
 from animation_studio.errors import StudioError
 from animation_studio.gpu import arbiter as arbiter_module
 from animation_studio.gpu import work as work_module
-from tests.support.gpu_desk import GB, Desk, image
+from tests.support.gpu_desk import GB, Desk, image, until
 from tests.support.nvml_standin import NOT_SUPPORTED, ScriptedGpu
 
 Fault = Callable[[Desk], None]
@@ -108,15 +108,6 @@ def desk(gpu: ScriptedGpu, tmp_path: Path, monkeypatch) -> Iterator[Desk]:
             timeouts={"answer": 0.25, "sleep": 0.6, "wake": 0.6, "stop": 1.5, "start": 1.5},
         )
         yield made
-
-
-async def until(condition: Callable[[], bool], seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        await asyncio.sleep(0.02)
-    return True
 
 
 @pytest.mark.parametrize("phase", PHASES)
