@@ -7,6 +7,7 @@ StudioError                 everything below; catch this one
 ├── FaceError               a face model, a reference or a picture of a face cannot be used
 ├── ControlError            a control, preprocessor, map or pose cannot be used
 ├── ServiceError            a service (language model, voice) did not do what it was asked
+├── PlanError               a plan, written by hand or by a language model, cannot be used
 ├── GpuError                room on the GPU could not be had, or not be given back
 ├── MissingPackageError     an optional Python package is not installed
 └── RunError                a prompt sent to ComfyUI did not give its result
@@ -32,6 +33,7 @@ __all__ = [
     "LoraBaseError",
     "LoraError",
     "MissingPackageError",
+    "PlanError",
     "PromptFailedError",
     "PromptRejectedError",
     "RunError",
@@ -67,6 +69,10 @@ class FaceError(StudioError):
 
 class ServiceError(StudioError):
     """A service of services.yaml did not do what it was asked."""
+
+
+class PlanError(StudioError):
+    """A plan, written by hand or by a language model, names or holds what it may not."""
 
 
 class GpuError(StudioError):

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ServiceError, StudioError
+from ..http import Outcome, Query, Reply, api_key, ask
 from ..registry.services import ServiceEntry
 from .commands import Launched, launch, run_command
-from .http import Outcome, Query, Reply, api_key, ask
 from .service import Condition, OutOfMemory, Proof, ServiceState
 
 __all__ = ["Deadline", "HttpService", "Pauses"]

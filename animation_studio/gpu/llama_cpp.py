@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .http import Reply
+from ..http import Reply
 from .http_service import Deadline, HttpService, Pauses
 from .openai_api import one_token
 from .service import Condition, ServiceState

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .http import Reply
+from ..http import Reply
 from .http_service import Deadline, HttpService, Pauses
 from .service import Condition, ServiceState
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .http import Reply
+from ..http import Reply
 from .http_service import Deadline, HttpService
 
 __all__ = ["model_of", "one_token"]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import re
 
-from .http import Query, Reply
+from ..http import Query, Reply
 from .http_service import Deadline, HttpService, Pauses
 from .openai_api import model_of, one_token
 from .service import Condition, ServiceState

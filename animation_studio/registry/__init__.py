@@ -23,6 +23,7 @@ from .look import (
     sampling_for,
 )
 from .models import (
+    EMOTIONS,
     ENTRY_KINDS,
     CannySettings,
     CharacterPreset,
@@ -46,6 +47,7 @@ __all__ = [
     "AUTO_SERVICE",
     "AUTO_WEIGHT",
     "CONFIG_FILES",
+    "EMOTIONS",
     "ENTRY_KINDS",
     "NONE",
     "NO_SERVICE",

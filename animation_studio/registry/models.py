@@ -14,6 +14,7 @@ from typing import Annotated, Literal, TypeAlias, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 __all__ = [
+    "EMOTIONS",
     "CannySettings",
     "CharacterPreset",
     "ControlType",
@@ -28,6 +29,9 @@ __all__ = [
 
 EntryKind: TypeAlias = Literal["character", "background", "style", "pose", "expression"]
 ENTRY_KINDS: tuple[EntryKind, ...] = get_args(EntryKind)
+
+# How a line can be spoken and a character feel.
+EMOTIONS = ("neutral", "happy", "sad", "excited", "determined")
 
 # Weights beyond this break every known model; the bound catches a slipped decimal point.
 MAX_WEIGHT = 10.0

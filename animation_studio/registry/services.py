@@ -32,6 +32,7 @@ SERVICE_CHOICES = (ALL, NO_SERVICE, AUTO_SERVICE)
 
 MAX_GB = 1024.0
 MAX_SECONDS = 3600.0
+MAX_PARALLEL = 256
 
 
 def _base_url(value: str) -> str:
@@ -74,9 +75,13 @@ Command: TypeAlias = Annotated[list[Annotated[str, AfterValidator(_argument)]], 
 
 
 class TimeOuts(_Model):
-    """How long each act of a service may take, in seconds. `answer` bounds every short question."""
+    """How long each act of a service may take, in seconds. `answer` bounds every short question.
+
+    `generate` bounds one whole answer of a language model, waiting in its queue included.
+    """
 
     answer: Seconds = 5.0
+    generate: Seconds = 300.0
     sleep: Seconds = 60.0
     wake: Seconds = 60.0
     stop: Seconds = 60.0
@@ -88,7 +93,9 @@ class ServiceEntry(_Model):
 
     `base_url` is the server's root, without /v1. `vram_gb` is what it takes awake (GiB), None where
     that is not known. Of the services that name the same `group` at most one is awake at a time.
-    `stop` and `start` are commands as lists of arguments, run without a shell.
+    `stop` and `start` are commands as lists of arguments, run without a shell. Of a language model,
+    `vision` says whether it sees pictures (None: not known), `parallel` how many requests it gets
+    at once.
     """
 
     name: str = ""
@@ -99,6 +106,8 @@ class ServiceEntry(_Model):
     sleep_level: Annotated[int, Field(ge=1, le=2)] = 1
     vram_gb: Gigabytes | None = None
     group: str | None = None
+    vision: bool | None = None
+    parallel: Annotated[int, Field(ge=1, le=MAX_PARALLEL)] = 4
     stop: Command | None = None
     start: Command | None = None
     health: Annotated[str, AfterValidator(_path)] | None = None

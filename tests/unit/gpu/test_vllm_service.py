@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from animation_studio.gpu.http import Outcome, ask
 from animation_studio.gpu.service import OutOfMemory, Service, ServiceState
+from animation_studio.http import Outcome, ask
 from tests.support.services import FAULTS, fails, run, service_of
 from tests.support.standin_service import StandIn
 

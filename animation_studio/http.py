@@ -19,8 +19,8 @@ from enum import Enum
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..errors import MissingPackageError, ServiceError
-from ..registry.services import ServiceEntry
+from .errors import MissingPackageError, ServiceError
+from .registry.services import ServiceEntry
 
 if TYPE_CHECKING:
     import aiohttp

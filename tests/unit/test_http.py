@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from animation_studio.errors import ServiceError
-from animation_studio.gpu.http import ANSWER_LIMIT, Outcome, Reply, ask
+from animation_studio.http import ANSWER_LIMIT, Outcome, Reply, ask
 from animation_studio.registry.services import ServiceEntry
 from tests.support.standin_service import StandIn
 
