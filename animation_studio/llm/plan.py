@@ -32,6 +32,7 @@ from ..registry import NONE
 from .vocabulary import NameKind, Vocabulary
 
 __all__ = [
+    "MAX_CHARACTERS",
     "NAMES",
     "BackgroundName",
     "CharacterName",
@@ -57,7 +58,7 @@ __all__ = [
 NAMES = "x-names"
 # Kinds that a picture may also be without.
 _OPTIONAL: tuple[NameKind, ...] = ("background", "style", "expression", "pose")
-_MAX_CHARACTERS = 4
+MAX_CHARACTERS = 4
 
 
 def _text(value: object) -> object:
@@ -176,7 +177,7 @@ class Plan(_Part):
     intent: Sentence = Field(default="", description="what the sentence asks for")
     characters: Annotated[
         list[CharacterName],
-        Field(max_length=_MAX_CHARACTERS),
+        Field(max_length=MAX_CHARACTERS),
         BeforeValidator(_listed),
         AfterValidator(_distinct),
     ] = Field(default=[], description="who of the cast is in the picture, the main one first")
