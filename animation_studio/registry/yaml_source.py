@@ -1,4 +1,4 @@
-"""Reading one YAML file into plain data that remembers on which line everything stood.
+"""Reading one YAML file, or text, into plain data that remembers on which line everything stood.
 
 Keys are taken as they are written (`no:` is the key "no", not False), and so is every value that is
 not plainly null, a boolean or a number: a date or `16:9` is text here. What is wrong at one key is
@@ -21,7 +21,7 @@ from ..errors import StudioError
 from ..files import read_limited
 from .problems import Problem
 
-__all__ = ["KeyPath", "YamlSource", "read_yaml"]
+__all__ = ["KeyPath", "YamlSource", "read_yaml", "read_yaml_text"]
 
 KeyPath: TypeAlias = tuple[str, ...]
 
@@ -73,6 +73,28 @@ def read_yaml(file: Path) -> YamlSource:
     source = YamlSource(file)
     try:
         text = _decoded(read_limited(file, _MAX_BYTES, "configuration file"))
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        _unreadable(source, line, f"this is not {error.encoding.upper()} text; save it as UTF-8")
+    except (OSError, StudioError) as error:
+        _unreadable(source, 0, f"cannot be read: {error}")
+    else:
+        _parse(text, source)
+    return source
+
+
+def read_yaml_text(text: str, name: str) -> YamlSource:
+    """Read `text` as a file of that name would be; never raises for what it can contain."""
+    source = YamlSource(Path(name))
+    if len(text) > _MAX_BYTES:
+        _unreadable(source, 0, f"more than {_MAX_BYTES:,} characters")
+    else:
+        _parse(text.removeprefix("\ufeff"), source)
+    return source
+
+
+def _parse(text: str, source: YamlSource) -> None:
+    try:
         loader = _BoundedLoader(text)
         try:
             node = loader.get_single_node()
@@ -83,15 +105,9 @@ def read_yaml(file: Path) -> YamlSource:
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         _unreadable(source, line, f"the character U+{error.character:04X} cannot stand here")
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        _unreadable(source, line, f"this is not {error.encoding.upper()} text; save it as UTF-8")
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         _unreadable(source, mark.line + 1 if mark else 0, _yaml_message(error))
-    except (OSError, StudioError) as error:
-        _unreadable(source, 0, f"cannot be read: {error}")
-    return source
 
 
 def _decoded(data: bytes) -> str:
@@ -151,7 +167,7 @@ class _Reader:
             return {}
         if not isinstance(node, yaml.MappingNode):
             raise yaml.MarkedYAMLError(
-                problem="the file must be a mapping of keys to values",
+                problem="this must be a mapping of keys to values",
                 problem_mark=node.start_mark,
             )
         return self.mapping(node, ())
