@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
@@ -11,6 +12,9 @@ __all__ = ["Answered", "Asked", "Judgement", "JudgementRules", "SlotKind", "judg
 
 # A slot of the plan: the better the more it is there. A defect: the better the less.
 SlotKind: TypeAlias = Literal["plan", "defect"]
+
+# Failing slots that a reason names.
+_SHOWN = 6
 
 
 class _Frozen(BaseModel):
@@ -89,5 +93,68 @@ def judgement_of(
     model: str,
     unanswered: Sequence[Asked] = (),
 ) -> Judgement:
-    """Return the verdict that follows from the answers."""
-    raise NotImplementedError
+    """Return the verdict that follows from the answers.
+
+    A picture is accepted when the mean reaches `rules.mean`, every score `rules.slot`, and nothing
+    is unanswered. Where nothing was asked nothing is missing: it is accepted, with 1 for both
+    figures. Where all is unanswered they are 0. What is not accepted has a failing slot.
+    """
+    ranked = sorted(answers, key=lambda one: one.score)
+    scores = [one.score for one in ranked]
+    mean, minimum = _mean(scores, otherwise=0.0 if unanswered else 1.0)
+    failing = [one for one in ranked if one.score < rules.slot or one.score < rules.mean > mean]
+    return Judgement(
+        picture=picture,
+        service=service,
+        model=model,
+        rules=rules,
+        answers=list(answers),
+        unanswered=list(unanswered),
+        mean=mean,
+        minimum=minimum,
+        accepted=not failing and not unanswered,
+        failing=[one.slot for one in [*failing, *unanswered]],
+        reason=_reason(failing, unanswered, ranked, mean, rules),
+    )
+
+
+def _mean(scores: Sequence[float], otherwise: float) -> tuple[float, float]:
+    """Return mean and minimum of ascending scores."""
+    if not scores:
+        return otherwise, otherwise
+    # Rounding must not take the mean below the least: then nothing would be below the mean wanted.
+    mean = min(max(math.fsum(scores) / len(scores), scores[0]), scores[-1])
+    return mean, scores[0]
+
+
+def _reason(
+    failing: Sequence[Answered],
+    unanswered: Sequence[Asked],
+    ranked: Sequence[Answered],
+    mean: float,
+    rules: JudgementRules,
+) -> str:
+    """One sentence for people: what was found, worst first."""
+    if not failing and not unanswered:
+        if not ranked:
+            return "accepted: nothing was asked"
+        return f"accepted: mean {mean:.2f}, lowest {ranked[0].score:.2f} ({ranked[0].slot})"
+    parts = []
+    if failing:
+        more = len(failing) - _SHOWN
+        shown = [f"{one.slot} {one.score:.2f}" for one in failing[:_SHOWN]]
+        parts.append(", ".join(shown) + (f" and {more} more" if more > 0 else ""))
+    if mean < rules.mean and ranked:
+        parts.append("mean {} below {}".format(*_told_apart(mean, rules.mean)))
+    if unanswered:
+        parts.append(f"no answer about {', '.join(one.slot for one in unanswered)}")
+    return f"rejected: {'; '.join(parts)}"
+
+
+def _told_apart(value: float, limit: float) -> tuple[str, str]:
+    """Return both with two decimals, or as many more as it takes to tell them apart."""
+    for digits in range(2, 17):
+        texts = f"{value:.{digits}f}", f"{limit:.{digits}f}"
+        if texts[0] != texts[1]:
+            return texts
+    return repr(value), repr(limit)
