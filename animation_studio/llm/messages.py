@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
-__all__ = ["Chat", "ChatAnswer", "ChatRequest", "Message", "Role", "Tokens"]
+from ..errors import ServiceError
+
+__all__ = ["Chat", "ChatAnswer", "ChatRequest", "Message", "NoChoice", "Role", "Tokens"]
 
 Role: TypeAlias = Literal["system", "user", "assistant"]
 # Called with the number of tokens that an answer has so far.
@@ -62,6 +64,10 @@ class ChatAnswer:
     probabilities: Mapping[str, float] | None = None
     enforced: bool = True
     retries: int = 0
+
+
+class NoChoice(ServiceError):
+    """A model answered none of the choices."""
 
 
 class Chat(Protocol):
