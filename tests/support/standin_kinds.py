@@ -10,37 +10,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["KINDS", "Answer", "Model", "Question"]
+from tests.support.standin_chat import Chatting
+from tests.support.standin_parts import Answer, Question
+
+__all__ = ["KINDS", "Model"]
 
 GB = 10**9
 
 
-@dataclass
-class Question:
-    """A request. `gone`: whoever asked has left, or the server has ended; `over`: only that."""
-
-    route: str
-    query: dict[str, list[str]]
-    body: Any
-    headers: dict[str, str]
-    gone: Callable[[], bool]
-    over: Callable[[], bool]
-
-
-@dataclass
-class Answer:
-    """Status and JSON (or text, or None for nothing); with `die` the server ends after it."""
-
-    status: int
-    data: Any = None
-    die: bool = False
-
-
-class Model:
-    """What all kinds have: a name, memory, a key, work that takes time.
+class Model(Chatting):
+    """What all kinds have: a name, memory, a key, work that takes time, a chat (see Chatting).
 
     `changed` is to be called where memory changes while no request is answered.
     """
@@ -58,6 +39,7 @@ class Model:
         self.work_while_asleep = 0
         self.harm: list[str] = []
         self.lock = threading.RLock()
+        self.prepare_chat()
         self.prepare()
         for name, value in settings.items():
             assert hasattr(self, name), name
@@ -82,15 +64,6 @@ class Model:
         route = getattr(self, name, None)
         return route(question) if route is not None else Answer(404, {"detail": "Not Found"})
 
-    def takes(self, seconds: float, question: Question) -> bool:
-        """Let time pass; return False when the asker left meanwhile."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            if question.gone():
-                return False
-            time.sleep(0.002)
-        return True
-
     # OpenAI's routes
 
     def get_v1_models(self, _: Question) -> Answer:
@@ -98,9 +71,6 @@ class Model:
 
     def post_v1_completions(self, question: Question) -> Answer | None:
         return Answer(404, {"detail": "Not Found"}) if self.chat_only else self.work(question)
-
-    def post_v1_chat_completions(self, question: Question) -> Answer | None:
-        return self.work(question)
 
     def work(self, question: Question) -> Answer | None:
         if question.body["model"] != self.name:
@@ -115,6 +85,8 @@ class Vllm(Model):
     """vLLM of one model. Without `dev_mode` it has no sleep routes; `keeps_memory` as without
     --enable-sleep-mode; `knows_mode` as since 0.17, with `refuses_mode` it is an error; `in_flight`
     are other people's answers, `finish_reason` how its own end."""
+
+    knows = ("structured_outputs", "response_format")
 
     def prepare(self) -> None:
         self.memory_asleep = int(1.2 * GB)
@@ -276,6 +248,17 @@ class Ollama(Model):
             return None
         return Answer(200, {"model": name, "response": " w", "done": True, "done_reason": "length"})
 
+    def work(self, question: Question) -> Answer | None:
+        name = question.body["model"]
+        if name not in self.installed:
+            said = f'model "{name}" not found, try pulling it first'
+            return Answer(404, {"error": {"message": said, "type": "api_error"}})
+        if self.load_error:
+            return Answer(500, {"error": {"message": self.load_error}})
+        self.name = name
+        self.loaded.setdefault(name, 4 * GB)
+        return super().work(question)
+
     def _unload(self, name: str) -> None:
         while self.in_flight:
             time.sleep(0.002)
@@ -286,6 +269,9 @@ class Ollama(Model):
 class LlamaCpp(Model):
     """llama-server: with `router` the `states` of its models, without it one model; `idle` is a
     single model that --sleep-idle-seconds put to sleep."""
+
+    knows = ("response_format", "json_object")
+    picture_refusal = (500, "image input is not supported - hint: you may need the mmproj")
 
     def prepare(self) -> None:
         self.router = True

@@ -1,5 +1,5 @@
-"""What the stand-ins stand on: a threaded server that can end at once, the commands that end and
-begin one, and the memory of a scripted GPU."""
+"""What the stand-ins stand on: questions and answers, a threaded server that can end at once, the
+commands that end and begin one, and the memory of a scripted GPU."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,34 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tests.support.standin_service import StandIn
 
-__all__ = ["Keeper", "Server", "add_to_file"]
+__all__ = ["Answer", "Keeper", "Question", "Server", "add_to_file"]
+
+
+@dataclass
+class Question:
+    """A request. `gone`: whoever asked has left, or the server has ended; `over`: only that."""
+
+    route: str
+    query: dict[str, list[str]]
+    body: Any
+    headers: dict[str, str]
+    gone: Callable[[], bool]
+    over: Callable[[], bool]
+
+
+@dataclass
+class Answer:
+    """Status and JSON (or text, or None for nothing); with `die` the server ends after it.
+
+    With `events` the body is a stream of server-sent events, sent as they come; None among them
+    cuts the connection.
+    """
+
+    status: int
+    data: Any = None
+    die: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
+    events: Iterator[bytes | None] | None = None
 
 
 class Server(ThreadingHTTPServer):

@@ -25,7 +25,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -35,8 +35,8 @@ from urllib.parse import parse_qsl, urlsplit
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.support.standin_kinds import KINDS, Answer, Model, Question
-from tests.support.standin_parts import Keeper, Server, add_to_file
+from tests.support.standin_kinds import KINDS, Model
+from tests.support.standin_parts import Answer, Keeper, Question, Server, add_to_file
 
 if TYPE_CHECKING:
     from tests.support.nvml_standin import ScriptedGpu
@@ -214,6 +214,8 @@ class StandIn:
             "memory": self.memory_bytes(),
             "work_while_asleep": self.model.work_while_asleep,
             "harm": self.model.harm,
+            "most_chats": self.model.most_chats,
+            "left_chats": self.model.left_chats,
             "pid": os.getpid(),
         }
 
@@ -287,6 +289,9 @@ class _Handler(BaseHTTPRequestHandler):
         standin.tell_memory()
         if answer is None:  # whoever asked has left
             return
+        if answer.events is not None:
+            self._stream(answer.events)
+            return
         self._send(answer)
         if answer.die:
             standin.die()
@@ -336,11 +341,28 @@ class _Handler(BaseHTTPRequestHandler):
         raw = content.encode() if isinstance(content, str) else json.dumps(content).encode()
         raw = b"" if content is None else raw
         with contextlib.suppress(OSError):
-            self._head(answer.status, len(raw), isinstance(content, str))
+            self._head(answer.status, len(raw), isinstance(content, str), **answer.headers)
             self.wfile.write(raw)
 
-    def _head(self, status: int, length: int, plain: bool = False) -> None:
+    def _stream(self, events: Iterator[bytes | None]) -> None:
+        """Send events as they come, in chunks whose end says that it was all."""
+        self.protocol_version, self.close_connection = "HTTP/1.1", True
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        with contextlib.suppress(OSError), contextlib.closing(events):
+            for piece in events:
+                if piece is None:
+                    return
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            self.wfile.write(b"0\r\n\r\n")
+
+    def _head(self, status: int, length: int, plain: bool = False, **headers: str) -> None:
         self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.send_header("Content-Type", "text/plain" if plain else "application/json")
         self.send_header("Content-Length", str(length))
         self.end_headers()
