@@ -52,6 +52,7 @@ __all__ = [
     "closed_schema",
     "plan_problems",
     "plan_schema",
+    "problems_in",
 ]
 
 # In a field's JSON schema: of which kind its names are, to be replaced by the keys themselves.
@@ -245,10 +246,15 @@ def plan_problems(data: object, vocabulary: Vocabulary) -> Plan | list[tuple[str
     try:
         return Plan.model_validate(data, context=vocabulary)
     except ValidationError as error:
-        return [
-            (".".join(map(str, detail["loc"])), _said(detail["type"], str(detail["msg"])))
-            for detail in error.errors(include_url=False, include_input=False)
-        ]
+        return problems_in(error)
+
+
+def problems_in(error: ValidationError) -> list[tuple[str, str]]:
+    """Return what a validation found as (place, sentence) pairs."""
+    return [
+        (".".join(map(str, detail["loc"])), _said(detail["type"], str(detail["msg"])))
+        for detail in error.errors(include_url=False, include_input=False)
+    ]
 
 
 def _said(kind: str, message: str) -> str:
