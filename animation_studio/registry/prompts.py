@@ -16,7 +16,14 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
-__all__ = ["assemble_prompt", "escape_trigger", "missing_words", "normalised", "split_pieces"]
+__all__ = [
+    "assemble_prompt",
+    "escape_trigger",
+    "missing_words",
+    "new_pieces",
+    "normalised",
+    "split_pieces",
+]
 
 # ComfyUI reads `(text:1.2)` as an emphasis; `text:1.2` without parentheses is what people write
 # who mean the same. The point is required so that "16:9" and "chapter:2" stay text.
@@ -55,8 +62,13 @@ def assemble_prompt(
 
 def missing_words(prompt: str, words: Iterable[str]) -> list[str]:
     """Return the trigger words that do not stand as pieces of `prompt`, in any spelling."""
-    present = {key for piece in _balanced_pieces(prompt) for key in _keys(piece)}
+    present = _held(prompt)
     return [word for word in _triggers(words) if _key(word) not in present]
+
+
+def new_pieces(prompt: str, text: str) -> list[str]:
+    """Return the pieces of the prompt text `text` that `prompt` does not have yet, each once."""
+    return list(_new(_balanced_pieces(text), _held(prompt)))
 
 
 def split_pieces(text: str) -> list[str]:
@@ -117,6 +129,10 @@ def _triggers(words: Iterable[str]) -> Iterator[str]:
     for word in words:
         for piece in _balanced_pieces(word):
             yield from split_pieces(escape_trigger(piece))
+
+
+def _held(prompt: str) -> set[str]:
+    return {key for piece in _balanced_pieces(prompt) for key in _keys(piece)}
 
 
 def _new(pieces: Iterable[str], seen: set[str]) -> Iterator[str]:
