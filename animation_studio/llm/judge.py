@@ -116,7 +116,7 @@ async def compare_pictures(
 ) -> Comparison:
     """Ask which of two pictures, whole PNG or JPEG files, fits better, once in either order.
 
-    `summary` is `questions.plan_summary` of the plan. Raises ServiceError as `Chat.ask`.
+    `summary` is `questions.plan_summary` of the plan; without one the faults decide. Raises ServiceError as `Chat.ask`.
     """
 
     async def answer(one: bytes, other: bytes) -> ChatAnswer | None:
@@ -169,10 +169,8 @@ def _question(picture: bytes, asked: Asked) -> ChatRequest:
 
 
 def _pair(one: bytes, other: bytes, summary: str) -> ChatRequest:
-    text = (
-        "The first picture is A, the second picture is B. "
-        f"Which one fits this description better: {summary}? Answer A or B."
-    )
+    which = f"fits this description better: {summary}" if summary else "has fewer faults"
+    text = f"The first picture is A, the second picture is B. Which one {which}? Answer A or B."
     return ChatRequest(
         messages=(Message("system", _COMPARE), Message("user", text, (one, other))),
         max_tokens=_MAX_TOKENS,

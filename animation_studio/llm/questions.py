@@ -16,7 +16,7 @@ from .judgement import Asked
 from .plan import Plan
 from .quoting import one_line, quoted
 
-__all__ = ["plan_summary", "questions_for"]
+__all__ = ["DEFECTS", "plan_summary", "questions_for"]
 
 # Pieces of a base prompt that say how a picture is made and not what somebody looks like.
 _MAKING = re.compile(
@@ -67,7 +67,7 @@ _TEXTS = (
 )
 
 # Slot, question, suggestion.
-_DEFECTS = (
+DEFECTS = (
     (
         "hands",
         "Does the picture show hands or fingers that are deformed, fused, or too many or too few?",
@@ -112,11 +112,11 @@ def questions_for(plan: Plan, registry: Registry, defects: bool = True) -> list[
     Slots are unique, and so are questions, of which none is longer than 300 characters. Raises
     ConfigError for a name of the plan that the registry has not, or not in working order.
     """
-    asked = [one.asked() for one in _said(plan, registry)]
+    asked = [one.asked() for one in _heard(plan, registry)]
     if defects:
         asked += [
             Asked(slot=slot, kind="defect", question=question, suggestion=suggestion)
-            for slot, question, suggestion in _DEFECTS
+            for slot, question, suggestion in DEFECTS
         ]
     return list(_distinct(asked))
 
@@ -126,8 +126,15 @@ def plan_summary(plan: Plan, registry: Registry) -> str:
 
     Empty for a plan that says nothing. Raises ConfigError as `questions_for`.
     """
-    said = [one for one in _said(plan, registry) if one.text]
+    said = [one for one in _heard(plan, registry) if one.text]
     return "; ".join(f"{one.slot.split()[0]}: {quoted(one.text)}" for one in said)
+
+
+def _heard(plan: Plan, registry: Registry) -> Iterator[_Said]:
+    """What is left where texts of signs that nobody sees say nothing."""
+    for one in _said(plan, registry):
+        if one_line(one.text) or "{text}" not in one.question:
+            yield one
 
 
 def _said(plan: Plan, registry: Registry) -> Iterator[_Said]:
@@ -167,7 +174,7 @@ def _count(plan: Plan) -> Iterator[_Said]:
 def _doing(plan: Plan, registry: Registry) -> Iterator[_Said]:
     if plan.action:
         names = {name for key in plan.characters for name in _names(registry.character(key))}
-        named = not names.isdisjoint(re.findall(r"\w+", plan.action.casefold()))
+        named = not names.isdisjoint(_each(normalised(plan.action)))
         yield _Said(
             "action",
             "Does the picture show this action: {text}?" + (" Names do not matter." * named),
@@ -195,7 +202,7 @@ def _place(plan: Plan, registry: Registry) -> Iterator[_Said]:
     text = plan.location
     if plan.background != NONE:
         entry = registry.entry("background", plan.background)
-        if not text or normalised(text) in _called(plan.background, entry.name):
+        if not text or normalised(text) in _folded([plan.background, entry.name]):
             text = _words(registry, "background", plan.background)
     if text:
         yield _Said(
@@ -209,10 +216,14 @@ def _place(plan: Plan, registry: Registry) -> Iterator[_Said]:
 def _looks(character: Character, registry: Registry) -> str:
     """What a character looks like: without names, styles, and words of how a picture is made."""
     styles = registry.entries["style"].values()
-    left_out = _names(character).union(*(_pieces(one.trigger_words) for one in styles))
-    words = [character.preset.base_prompt, *character.entry.trigger_words]
+    left_out = {piece for one in styles for piece in _pieces(one.trigger_words)}
+    names = _names(character)
     kept = [
-        piece for piece in _pieces(words) if piece not in left_out and not _MAKING.search(piece)
+        piece
+        for piece in _pieces([character.preset.base_prompt, *character.entry.trigger_words])
+        if piece not in left_out
+        and not _MAKING.search(piece)
+        and not names.issuperset(_each(piece))
     ]
     return ", ".join(kept) or character.entry.description
 
@@ -224,13 +235,13 @@ def _words(registry: Registry, kind: EntryKind, key: str) -> str:
 
 
 def _names(character: Character) -> set[str]:
-    """Everything a character may be called, as pieces are compared, also each word of it."""
-    whole = _called(character.id, character.entry.name, character.name)
-    return whole.union(*(name.split() for name in whole))
+    """The words of everything that a character may be called."""
+    called = _folded([character.id, character.entry.name, character.name])
+    return {word for name in called for word in _each(name)}
 
 
-def _called(*names: str) -> set[str]:
-    return {folded for folded in _folded(names) if folded}
+def _each(text: str) -> list[str]:
+    return re.findall(r"\w+", text)
 
 
 def _folded(texts: Iterable[str]) -> list[str]:
