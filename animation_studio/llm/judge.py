@@ -116,7 +116,8 @@ async def compare_pictures(
 ) -> Comparison:
     """Ask which of two pictures, whole PNG or JPEG files, fits better, once in either order.
 
-    `summary` is `questions.plan_summary` of the plan; without one the faults decide. Raises ServiceError as `Chat.ask`.
+    `summary` is `questions.plan_summary` of the plan; where it is empty the faults decide. Raises
+    ServiceError as `Chat.ask`.
     """
 
     async def answer(one: bytes, other: bytes) -> ChatAnswer | None:
