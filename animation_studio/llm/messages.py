@@ -66,7 +66,7 @@ class ChatAnswer:
     retries: int = 0
 
 
-class NoChoice(ServiceError):
+class NoChoice(ServiceError):  # noqa: N818 - what was answered, not what broke
     """A model answered none of the choices."""
 
 
