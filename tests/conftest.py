@@ -22,7 +22,7 @@ from scripts.bootstrap.home import Home  # noqa: E402
 from scripts.bootstrap.vllm import why_no_vllm  # noqa: E402
 from tests.support import faces  # noqa: E402
 from tests.support.server import ComfyServer, Prepared  # noqa: E402
-from tests.support.vllm import VllmCommands, VllmParts, VllmServer  # noqa: E402
+from tests.support.vllm import VISION_MODEL, VllmCommands, VllmParts, VllmServer  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -97,9 +97,28 @@ def vllm_parts(home: Home) -> VllmParts:
 
 
 @pytest.fixture(scope="session")
+def vision_parts(home: Home, vllm_parts: VllmParts) -> VllmParts:
+    """The same with the tiny model that sees."""
+    for needed in (home.vision_model / "config.json", home.torchvision / "torchvision"):
+        assert needed.exists(), f"{needed}: not there; scripts/test makes it"
+    return VllmParts(vllm_parts.python, home.vision_model, home.torchvision)
+
+
+@pytest.fixture(scope="session")
 def vllm(vllm_parts: VllmParts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
     """The one vLLM that all tests share, with the sleep routes; leave it awake."""
     server = VllmServer.start(vllm_parts, tmp_path_factory.mktemp("vllm"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def vision_vllm(
+    vision_parts: VllmParts, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[VllmServer]:
+    """The one vLLM that sees, four pictures at most in a request; leave it awake."""
+    folder = tmp_path_factory.mktemp("vision-vllm")
+    server = VllmServer.start(vision_parts, folder, name=VISION_MODEL)
     yield server
     server.stop()
 

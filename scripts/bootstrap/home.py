@@ -75,6 +75,16 @@ class Home:
         return self.standins / "llm"
 
     @property
+    def vision_model(self) -> Path:
+        """Its tiny model that sees pictures."""
+        return self.standins / "vlm"
+
+    @property
+    def torchvision(self) -> Path:
+        """The package that model needs, beside that environment and not in it."""
+        return self.root / "torchvision"
+
+    @property
     def run(self) -> Path:
         """ComfyUI's input, output, temp and user folders of quickstart."""
         return self.root / "run"

@@ -8,6 +8,7 @@ its own stdin closes (its starter wants an end, or was killed). What the server 
 pidfile's folder, as vllm-PORT.log. An API key is taken from VLLM_API_KEY.
 
 Two processes of 0.6 GB each, ready in 25-45 s. `uni` is what saves the third and 18 s.
+A model that sees needs --torchvision, the folder that scripts/bootstrap/vllm.py made.
 """
 
 import argparse
@@ -33,14 +34,17 @@ __all__ = ["command_of", "log_of", "main", "parse"]
 
 START_SECONDS = 240.0
 MODEL = "tiny"
+TORCHVISION_SITE = Path(__file__).with_name("torchvision_site")
+# For a model that sees: so many pictures in one request.
+PICTURES = ("--limit-mm-per-prompt", json.dumps({"image": 4, "video": 0}))
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 SETTINGS = (
     "--enforce-eager",
     *("--distributed-executor-backend", "uni"),
     *("--dtype", "float32"),
     *("--max-num-seqs", "4"),
-    *("--max-model-len", "4096"),
-    *("--kv-cache-memory-bytes", "64M"),
+    *("--max-model-len", "16384"),
+    *("--kv-cache-memory-bytes", "64M"),  # 64,000 tokens
     "--disable-uvicorn-access-log",
     *(
         "--structured-outputs-config",
@@ -57,6 +61,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--pidfile", type=Path, required=True)
     parser.add_argument("--name", default=MODEL, help="the model's name in requests")
+    parser.add_argument("--torchvision", type=Path, help="its folder, for a model that sees")
     parser.add_argument("--no-dev-mode", action="store_true", help="without the sleep routes")
     stays = parser.add_mutually_exclusive_group()
     stays.add_argument("--foreground", action="store_true", help="become the server")
@@ -76,6 +81,7 @@ def command_of(options: argparse.Namespace) -> list[str]:
         *("--host", "127.0.0.1", "--port", str(options.port)),
         *("--model", str(options.model), "--served-model-name", options.name),
         *SETTINGS,
+        *(PICTURES if options.torchvision else ()),
     ]
 
 
@@ -83,6 +89,8 @@ def _environment(options: argparse.Namespace, scratch: str) -> dict[str, str]:
     # Beside the packages: what it learns of a model at its first start saves 10 s at the others.
     own = options.python.absolute().parents[1]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    if options.torchvision:
+        kept["PYTHONPATH"] = f"{TORCHVISION_SITE}{os.pathsep}{options.torchvision}"
     return {
         **kept,
         "VLLM_SERVER_DEV_MODE": "0" if options.no_dev_mode else "1",
@@ -90,6 +98,7 @@ def _environment(options: argparse.Namespace, scratch: str) -> dict[str, str]:
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # lets the processor have the executor `uni`
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": "1",
+        "TORCHDYNAMO_DISABLE": "1",  # the first request for probabilities would compile for 20 s
         "VLLM_CACHE_ROOT": f"{own}/cache",
         "VLLM_CONFIG_ROOT": f"{own}/config",
         "TMPDIR": scratch,

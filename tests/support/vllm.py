@@ -19,7 +19,9 @@ from scripts.bootstrap.server import HOST, free_port
 from .launch_vllm import MODEL
 from .stop_by_pidfile import alive
 
-__all__ = ["VllmCommands", "VllmParts", "VllmServer"]
+__all__ = ["VISION_MODEL", "VllmCommands", "VllmParts", "VllmServer"]
+
+VISION_MODEL = "tiny-vision"
 
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 SUPPORT = Path(__file__).parent
@@ -28,10 +30,14 @@ STOP_SECONDS = 40.0
 
 @dataclass(frozen=True)
 class VllmParts:
-    """What scripts/test prepared: the interpreter that has vLLM, and the model's folder."""
+    """What scripts/test prepared: the interpreter that has vLLM, and the model's folder.
+
+    `torchvision` is the folder of that package, which a model that sees needs; None for text.
+    """
 
     python: Path
     model: Path
+    torchvision: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,7 @@ class VllmCommands:
             *(sys.executable, str(SUPPORT / "launch_vllm.py")),
             *("--python", str(parts.python), "--model", str(parts.model), "--name", name),
             *("--port", str(port), "--pidfile", str(pidfile)),
+            *(["--torchvision", str(parts.torchvision)] if parts.torchvision else []),
             *([] if dev_mode else ["--no-dev-mode"]),
         ]
         stop = [sys.executable, str(SUPPORT / "stop_by_pidfile.py"), str(pidfile)]

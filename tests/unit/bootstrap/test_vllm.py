@@ -1,4 +1,4 @@
-"""The vLLM for tests: where there is one, and that its model is made again when it is damaged."""
+"""The vLLM for tests: where there is one, and that damaged parts of it are made again."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import shutil
 
 import pytest
 
+from scripts.bootstrap.environment import look_at, python_in
 from scripts.bootstrap.say import Steps
 from scripts.bootstrap.stamps import digest_of_file
-from scripts.bootstrap.vllm import ensure_vllm, why_no_vllm
+from scripts.bootstrap.vllm import ensure_torchvision, ensure_vllm, why_no_vllm
 
 
 @pytest.mark.parametrize("python", [(3, 11), (3, 14)])
@@ -31,15 +32,38 @@ def test_where_there_is_none(system, machine, python, said):
     assert said in str(why_no_vllm(system, machine, python))
 
 
-def test_a_damaged_model_is_made_again_as_it_was(home, folder, steps: Steps, vllm_parts):
-    folder.vllm.symlink_to(home.vllm, target_is_directory=True)
+@pytest.mark.parametrize("kind", ["language_model", "vision_model"])
+def test_a_damaged_model_is_made_again_as_it_was(
+    home, folder, steps: Steps, vllm_parts, vision_parts, kind
+):
+    for there, here in (
+        (home.vllm, folder.vllm),
+        (vision_parts.torchvision, folder.torchvision),
+    ):
+        here.symlink_to(there, target_is_directory=True)
     shutil.copytree(vllm_parts.model, folder.language_model)
-    weights = folder.language_model / "model.safetensors"
+    shutil.copytree(vision_parts.model, folder.vision_model)
+    model = getattr(folder, kind)
+    weights = model / "model.safetensors"
     made = weights.stat().st_mtime_ns
     ensure_vllm(folder, steps)
     assert weights.stat().st_mtime_ns == made
 
-    whole = {path.name: digest_of_file(path) for path in folder.language_model.iterdir()}
+    whole = {path.name: digest_of_file(path) for path in model.iterdir()}
     weights.write_bytes(weights.read_bytes()[:-1])
     ensure_vllm(folder, steps)
-    assert {path.name: digest_of_file(path) for path in folder.language_model.iterdir()} == whole
+    assert {path.name: digest_of_file(path) for path in model.iterdir()} == whole
+
+
+def test_a_damaged_torchvision_is_fetched_again(home, folder, steps: Steps, vision_parts):
+    shutil.copytree(vision_parts.torchvision, folder.torchvision)
+    interpreter = look_at(python_in(home.vllm))
+    assert interpreter is not None
+    module = folder.torchvision / "torchvision" / "ops" / "__init__.py"
+    made = module.stat().st_mtime_ns
+    ensure_torchvision(folder, interpreter, steps)
+    assert module.stat().st_mtime_ns == made
+
+    module.unlink()
+    ensure_torchvision(folder, interpreter, steps)
+    assert module.is_file()
