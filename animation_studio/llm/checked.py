@@ -108,7 +108,7 @@ def _longest(text: str) -> tuple[dict[str, object] | None, str]:
     """Return the longest object in `text`, or None and why there is none."""
     best: dict[str, object] | None = None
     longest, error, start = 0, "", text.find("{")
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(strict=False)  # models break lines inside of texts
     for _ in range(_BEGINNINGS):
         if start < 0:
             break
@@ -116,8 +116,9 @@ def _longest(text: str) -> tuple[dict[str, object] | None, str]:
             found, end = decoder.raw_decode(text, start)
         except json.JSONDecodeError as broken:
             # What was read as far as here is no beginning of its own: an object inside of half an
-            # object is not the answer.
-            end = max(start + 1, broken.pos)
+            # object is not the answer. After a text without end no quote comes any more.
+            unended = broken.msg.startswith("Unterminated string")
+            end = len(text) if unended else max(start + 1, broken.pos)
             error = error or f"the JSON breaks at character {broken.pos + 1}: {broken.msg}"
         except (ValueError, RecursionError):
             return best, error or "the JSON holds a number or a nesting without end"

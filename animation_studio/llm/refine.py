@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -23,7 +24,7 @@ from .plan import Plan, PlanParts, Sentence, closed_schema, problems_in
 from .quoting import one_line, quoted_json
 from .vocabulary import Vocabulary
 
-__all__ = ["Refined", "allowed_changes", "refine_plan"]
+__all__ = ["Refined", "allowed_changes", "change_schema", "changed_plan", "refine_plan"]
 
 _MAX_TOKENS = 2048
 _PARTS = "parts."
@@ -84,22 +85,13 @@ async def refine_plan(
 ) -> Refined:
     """Let a model change a plan so that what failed may pass; ask nothing where all is accepted.
 
-    `report` is a consistency report as JSON. A slot that said something goes on saying something:
-    an answer that empties it leaves it as it was. Raises ServiceError as `ask_checked`, FaceError
-    for a report that is none.
+    `report` is a consistency report as JSON. What an answer may do is `changed_plan`'s to say.
+    Raises ServiceError as `ask_checked`, FaceError for a report that is none.
     """
     faces = face_findings(report, judgement.picture)
     allowed = _allowed(judgement, faces)
     if not allowed:
         return Refined(plan=plan, accepted=True, changed=[], reasoning="")
-    changes = _changes_model(allowed)
-
-    def check(data: object) -> BaseModel | Problems:
-        try:
-            return changes.model_validate(data, context=vocabulary)
-        except ValidationError as error:
-            return problems_in(error)
-
     request = ChatRequest(
         messages=(
             Message("system", _RULES),
@@ -108,15 +100,39 @@ async def refine_plan(
         max_tokens=_MAX_TOKENS,
         temperature=temperature,
         seed=seed,
-        schema=closed_schema(changes, vocabulary),
+        schema=change_schema(allowed, vocabulary),
     )
-    done = await ask_checked(chat, request, check, "change of the plan", tokens)
-    new = _changed(plan, done.value, allowed)
+    done = await ask_checked(
+        chat,
+        request,
+        lambda data: changed_plan(plan, data, allowed, vocabulary),
+        "change of the plan",
+        tokens,
+    )
+    return done.value
+
+
+def change_schema(allowed: Collection[str], vocabulary: Vocabulary) -> dict[str, Any]:
+    """Return the JSON schema of an answer: reasoning, then the allowed fields and no other."""
+    return closed_schema(_changes_model(frozenset(allowed)), vocabulary)
+
+
+def changed_plan(
+    plan: Plan, data: object, allowed: Collection[str], vocabulary: Vocabulary
+) -> Refined | Problems:
+    """Return the plan with the allowed fields of an answer, or what is wrong with the answer.
+
+    Other fields of the answer count for nothing. Where a slot or a part said something and the
+    answer empties it, it stays.
+    """
+    try:
+        answer = _changes_model(frozenset(allowed)).model_validate(data, context=vocabulary)
+    except ValidationError as error:
+        return problems_in(error)
+    new = _with(plan, answer, allowed)
+    changed = [path for path in _in_order(allowed) if _at(new, path) != _at(plan, path)]
     return Refined(
-        plan=new,
-        accepted=False,
-        changed=[field for field in _in_order(allowed) if _at(new, field) != _at(plan, field)],
-        reasoning=str(getattr(done.value, "reasoning", "")),
+        plan=new, accepted=False, changed=changed, reasoning=str(_at(answer, "reasoning"))
     )
 
 
@@ -140,7 +156,8 @@ def _in_order(allowed: Collection[str]) -> list[str]:
 # -- what the model may answer, and what becomes of it
 
 
-def _changes_model(allowed: Collection[str]) -> type[BaseModel]:
+@lru_cache(maxsize=64)
+def _changes_model(allowed: frozenset[str]) -> type[BaseModel]:
     """A model with the reasoning first, and of a plan only the allowed fields, all required.
 
     What else an answer holds is left out: a model that repeats the whole plan does no harm.
@@ -170,7 +187,7 @@ def _type_of(model: type[BaseModel], name: str) -> Any:  # noqa: ANN401 - a type
     return operator.getitem(Annotated, (field.annotation, *field.metadata))
 
 
-def _changed(plan: Plan, answer: BaseModel, allowed: Collection[str]) -> Plan:
+def _with(plan: Plan, answer: BaseModel, allowed: Collection[str]) -> Plan:
     """The plan with the answer's fields, of which none falls silent that said something."""
     new: dict[str, object] = {}
     parts: dict[str, object] = {}
