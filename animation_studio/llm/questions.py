@@ -66,7 +66,7 @@ _TEXTS = (
     ),
 )
 
-# Slot, question, suggestion.
+# Slot, question, suggestion of each common defect.
 DEFECTS = (
     (
         "hands",
