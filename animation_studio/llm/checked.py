@@ -77,8 +77,8 @@ async def ask_checked(
         return Checked(value, (first, second), problems)
     raise ServiceError(
         f"{chat.name}: the model {second.model} wrote no usable {what}, also when it was told "
-        f"what was wrong: {'; '.join(_lines(cast(Problems, value)))}. Try another seed or a "
-        "larger model."
+        f"what was wrong: {'; '.join(_lines(cast(Problems, value))).rstrip('.')}. Try another "
+        "seed or a larger model."
     )
 
 

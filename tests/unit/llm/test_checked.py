@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from animation_studio.llm.checked import json_object
+from animation_studio.errors import ServiceError
+from animation_studio.llm.checked import Checked, Problems, ask_checked, json_object
+from animation_studio.llm.messages import Chat, ChatRequest, Message
+from tests.support.standin_service import StandIn
+from tests.unit.llm.conftest import Serve
 
 OBJECTS = st.dictionaries(
     st.text(max_size=8),
@@ -73,3 +79,105 @@ def test_half_an_object_is_none(data: dict[str, object], draw: st.DataObject):
     cut = draw.draw(st.integers(1, len(text) - 1))
     with pytest.raises(ValueError, match="JSON breaks"):
         json_object(text[:cut])
+
+
+# Asked of a server
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"colour": {"type": "string", "maxLength": 20}},
+    "required": ["colour"],
+    "additionalProperties": False,
+}
+REQUEST = ChatRequest(
+    messages=(Message("system", "You name colours."), Message("user", "A colour?")),
+    max_tokens=10_000,
+    temperature=0.5,
+    seed=7,
+    schema=SCHEMA,
+)
+
+
+def colour(data: object) -> str | Problems:
+    """A check: one of three colours."""
+    said = data.get("colour") if isinstance(data, dict) else None
+    if said in ("red", "green", "blue"):
+        return str(said)
+    return [("colour", f"there is no colour {said!r}. Known: red, green, blue.")]
+
+
+def ask(chat: Chat, counts: list[int] | None = None) -> Checked[str]:
+    tokens = counts.append if counts is not None else None
+    return asyncio.run(ask_checked(chat, REQUEST, colour, "colour", tokens))
+
+
+def asked(server: StandIn) -> list[dict[str, Any]]:
+    """The bodies of the requests that were no probes."""
+    return [
+        one.body
+        for one in server.log
+        if one.body and one.body.get("messages", [{}])[0]["role"] == "system"
+    ]
+
+
+def test_a_good_answer_is_asked_for_once(serve: Serve):
+    server, chat = serve(says=['{"colour": "red"}'])
+    done = ask(chat)
+    assert (done.value, done.repaired, done.problems) == ("red", False, [])
+    assert done.answer is done.answers[0]
+    assert len(asked(server)) == 1
+
+
+def test_a_bad_answer_is_repaired_with_what_was_wrong(serve: Serve):
+    server, chat = serve(says=['{"colour": "mauve"}', 'Sorry. ```json\n{"colour": "blue"}\n```'])
+    counts: list[int] = []
+    done = ask(chat, counts)
+    assert (done.value, done.repaired) == ("blue", True)
+    assert done.problems == [("colour", "there is no colour 'mauve'. Known: red, green, blue.")]
+    assert len(done.answers) == 2
+    first, second = asked(server)
+    assert second["messages"][:2] == first["messages"]
+    wrong, again = second["messages"][2:]
+    assert (wrong["role"], wrong["content"]) == ("assistant", '{"colour": "mauve"}')
+    assert again["role"] == "user"
+    assert "- colour: there is no colour 'mauve'. Known: red, green, blue." in again["content"]
+    assert (second["seed"], second["temperature"]) == (7, 0.5)
+    assert counts, "progress was told"
+
+
+def test_half_a_json_is_repaired_too(serve: Serve):
+    server, chat = serve(says=['{"colour": "re', '{"colour": "red"}'], structured=())
+    assert ask(chat).value == "red"
+    assert "the JSON breaks at character 12" in asked(server)[-1]["messages"][-1]["content"]
+
+
+def test_a_second_failure_names_service_model_and_problems(serve: Serve):
+    server, chat = serve(says=["I like mauve.", '{"colour": "mauve"}', '{"colour": "red"}'])
+    with pytest.raises(ServiceError) as caught:
+        ask(chat)
+    model = asyncio.run(chat.model())
+    assert str(caught.value) == (
+        f"{chat.name}: the model {model} wrote no usable colour, also when it was told what was "
+        "wrong: colour: there is no colour 'mauve'. Known: red, green, blue. Try another seed or "
+        "a larger model."
+    )
+    assert len(asked(server)) == 2, "a third time would be no better"
+
+
+def test_what_is_shown_again_is_bounded(serve: Serve):
+    long = json.dumps({"colour": "mauve " * 4000})
+    server, chat = serve(says=[long, '{"colour": "red"}'])
+    assert ask(chat).value == "red"
+    wrong, again = asked(server)[-1]["messages"][2:]
+    assert len(wrong["content"]) <= 8000
+    assert len(again["content"]) < 1000
+
+
+def test_an_error_of_the_server_is_no_reason_to_ask_again(serve: Serve):
+    server, chat = serve(says=['{"colour": "red"}'] * 2)
+    ask(chat)
+    server.fault("POST /v1/chat/completions", status=401, text="no key")
+    with pytest.raises(ServiceError, match="401"):
+        ask(chat)
+    assert len(asked(server)) == 2
