@@ -3,6 +3,7 @@
     reply = await ask(entry, "GET", "/is_sleeping", timeout=5.0)
     if reply.ok: reply.data["is_sleeping"]
 
+An answer that comes bit by bit is given away as it comes: `ask(..., take=parser.feed)`.
 Nothing but the service's own address is spoken to: no redirect is followed and no proxy of the
 environment is used. The key goes into one header and into no message.
 """
@@ -11,10 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import io
 import json
+import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -25,14 +28,31 @@ from .registry.services import ServiceEntry
 if TYPE_CHECKING:
     import aiohttp
 
-__all__ = ["ANSWER_LIMIT", "Outcome", "Query", "Reply", "api_key", "ask"]
+__all__ = [
+    "ANSWER_LIMIT",
+    "Outcome",
+    "Query",
+    "Reply",
+    "Take",
+    "advice",
+    "api_key",
+    "ask",
+    "error_text",
+    "model_ids",
+    "short",
+    "struck",
+]
 
 Query: TypeAlias = Sequence[tuple[str, str]]
+# Gets each piece of a body; True says that it is enough.
+Take: TypeAlias = Callable[[bytes], bool]
 
 ANSWER_LIMIT = 1 << 20
 _SHOWN = 80
 _SHOWN_ERROR = 300
 _STARS = "***"
+_KEY_STATUSES = (401, 403)
+_KEY_ADVICE = "Name the environment variable that holds its key as api_key_env in services.yaml."
 
 
 class Outcome(str, Enum):
@@ -52,12 +72,23 @@ class Outcome(str, Enum):
     ANSWERED = "answered"
 
 
+_ADVICE = {
+    Outcome.REFUSED: "Start it, or check base_url in services.yaml.",
+    Outcome.UNREACHABLE: "Check base_url in services.yaml and the network.",
+    Outcome.SILENT: "It is busy or hangs: look at its log; if it stays so, restart it.",
+    Outcome.BROKEN: "It may have crashed: look at its log and restart it.",
+    Outcome.GARBAGE: "Check that base_url and kind in services.yaml are this server's.",
+    Outcome.ANSWERED: "Look at its log; if it stays so, restart it.",
+}
+
+
 @dataclass(frozen=True)
 class Reply:
     """The end of one question. `status` is None where none came; `text` is the body of an answer.
 
     `data` is the JSON object of a good answer, empty where none was expected. `said` is what
-    happened, to be put after the service's name ("answered 500: out of memory").
+    happened, to be put after the service's name ("answered 500: out of memory"). `retry_after` is
+    how many seconds the server wants to be left alone, where it says so.
     """
 
     outcome: Outcome
@@ -65,6 +96,7 @@ class Reply:
     status: int | None = None
     text: str = ""
     data: Mapping[str, Any] = field(default_factory=dict)
+    retry_after: float | None = None
 
     @property
     def ok(self) -> bool:
@@ -95,20 +127,38 @@ def api_key(entry: ServiceEntry) -> str | None:
     return key
 
 
+def advice(reply: Reply) -> str:
+    """Return what to do about a reply that is not good, as one sentence."""
+    return _KEY_ADVICE if reply.status in _KEY_STATUSES else _ADVICE[reply.outcome]
+
+
+def model_ids(reply: Reply) -> list[str]:
+    """Return the names in a good reply to GET /v1/models, in the server's order."""
+    models = reply.data.get("data")
+    entries = models if isinstance(models, list) else []
+    names = (entry.get("id") for entry in entries if isinstance(entry, dict))
+    return [name for name in names if isinstance(name, str)]
+
+
 async def ask(
     entry: ServiceEntry,
     method: str,
     path: str,
     *,
     timeout: float,
+    connect: float | None = None,
     query: Query = (),
     body: Mapping[str, Any] | None = None,
     expect_json: bool = True,
+    take: Take | None = None,
 ) -> Reply:
     """Send one request and return what became of it, within `timeout` seconds (all in all).
 
-    `expect_json` wants a JSON object in answers of status 200 to 299. Raises ServiceError only for
-    the key (see `api_key`), MissingPackageError without aiohttp.
+    `connect` bounds connecting alone. `expect_json` wants a JSON object in answers of status 200 to
+    299. With `take` their body goes there, of any length and form, as it comes, until `take`
+    returns True or raises: then the connection is closed, and `text` and `data` stay empty.
+    Cancelling closes the connection, too. Raises ServiceError only for the key (see `api_key`),
+    MissingPackageError without aiohttp, and what `take` raises.
     """
     key = api_key(entry)
     aiohttp = _aiohttp()
@@ -116,10 +166,15 @@ async def ask(
     headers = {"Accept-Encoding": "identity"}
     if key is not None:
         headers["Authorization"] = f"Bearer {key}"
+    data = None
+    if body is not None:
+        headers["Content-Type"] = "application/json"
+        # As a file: bytes of more than a megabyte make aiohttp warn that they block the loop.
+        data = io.BytesIO(json.dumps(body).encode())
     try:
         async with (
             aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=timeout),
+                timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=connect),
                 connector=aiohttp.TCPConnector(force_close=True),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
@@ -129,14 +184,20 @@ async def ask(
                 method,
                 f"{entry.base_url}{path}",
                 params=list(query),
-                json=body,
+                data=data,
                 headers=headers,
                 allow_redirects=False,
             ) as response,
         ):
-            content = await _read(response)
-            location = response.headers.get("Location", "")
-            reply = _reply(response.status, content, location, expect_json)
+            if take is not None and response.status in range(200, 300):
+                await _give(response, take)
+                reply = Reply(Outcome.ANSWERED, f"answered {response.status}", response.status)
+            else:
+                content = await _read(response)
+                reply = _reply(response.status, content, response.headers, expect_json)
+    except aiohttp.ConnectionTimeoutError:
+        said = f"cannot be reached: no connection within {connect or timeout:.3g} s"
+        reply = Reply(Outcome.UNREACHABLE, said)
     except asyncio.TimeoutError:
         reply = Reply(Outcome.SILENT, f"gave no answer within {timeout:.3g} s")
     except aiohttp.ClientConnectorError as error:
@@ -145,11 +206,17 @@ async def ask(
     except aiohttp.InvalidURL:
         reply = Reply(Outcome.UNREACHABLE, "has an address that is none")
     except aiohttp.ClientResponseError as error:
-        reply = Reply(Outcome.GARBAGE, f"answered with no HTTP: {_short(error.message)}")
+        reply = Reply(Outcome.GARBAGE, f"answered with no HTTP: {short(error.message)}")
     except (aiohttp.ClientError, OSError) as error:
         said = "broke the connection off before its answer was whole"
-        reply = Reply(Outcome.BROKEN, f"{said} ({_short(str(error) or type(error).__name__)})")
+        reply = Reply(Outcome.BROKEN, f"{said} ({short(str(error) or type(error).__name__)})")
     return _without(key, reply)
+
+
+async def _give(response: aiohttp.ClientResponse, take: Take) -> None:
+    async for piece in response.content.iter_any():
+        if take(piece):
+            return
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
@@ -162,26 +229,28 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     return bytes(content[: ANSWER_LIMIT + 1])
 
 
-def _reply(status: int, content: bytes, location: str, expect_json: bool) -> Reply:
+def _reply(status: int, content: bytes, headers: Mapping[str, str], expect_json: bool) -> Reply:
     if len(content) > ANSWER_LIMIT:
         said = f"answered {status} with more than {ANSWER_LIMIT:,} bytes"
         return Reply(Outcome.GARBAGE, said, status)
     text = content.decode("utf-8", "replace")
+    location = headers.get("Location", "")
     if location and status in range(300, 400):
-        said = f"answered {status}: go to {_short(location)}, which is not followed"
+        said = f"answered {status}: go to {short(location)}, which is not followed"
         return Reply(Outcome.ANSWERED, said, status, text)
     if status not in range(200, 300):
-        said = f"answered {status}: {_error_text(text)}"
-        return Reply(Outcome.ANSWERED, said, status, text)
+        said = f"answered {status}: {error_text(text)}"
+        wait = _seconds(headers.get("Retry-After", ""))
+        return Reply(Outcome.ANSWERED, said, status, text, retry_after=wait)
     if not expect_json:
         return Reply(Outcome.ANSWERED, f"answered {status}", status, text)
     try:
         data = json.loads(text)
     except (ValueError, RecursionError):
-        said = f"answered {status} with what is no JSON: {_short(text) or 'nothing'}"
+        said = f"answered {status} with what is no JSON: {short(text) or 'nothing'}"
         return Reply(Outcome.GARBAGE, said, status, text)
     if not isinstance(data, dict):
-        said = f"answered {status} with what is no JSON object: {_short(text)}"
+        said = f"answered {status} with what is no JSON object: {short(text)}"
         return Reply(Outcome.GARBAGE, said, status, text)
     return Reply(Outcome.ANSWERED, f"answered {status}", status, text, data)
 
@@ -192,11 +261,23 @@ def _not_connected(error: OSError) -> Reply:
     refused = isinstance(error, ConnectionRefusedError) or error.errno == errno.ECONNREFUSED
     if refused or (error.errno is None and "refused" in str(error).lower()):
         return Reply(Outcome.REFUSED, "does not run: nothing listens at its address")
-    return Reply(Outcome.UNREACHABLE, f"cannot be reached: {_short(str(error))}")
+    return Reply(Outcome.UNREACHABLE, f"cannot be reached: {short(str(error))}")
 
 
-def _error_text(text: str) -> str:
-    """Return the message of an error as OpenAI, FastAPI, Ollama and llama.cpp form theirs."""
+def _seconds(text: str) -> float | None:
+    """Return a Retry-After; None for a date, which no local server sends."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def error_text(text: str) -> str:
+    """Return the message of an error as OpenAI, FastAPI, Ollama and llama.cpp form theirs.
+
+    On one line, cut after 300 characters; "nothing more" for an empty body.
+    """
     try:
         data: object = json.loads(text)
     except (ValueError, RecursionError):
@@ -204,22 +285,26 @@ def _error_text(text: str) -> str:
     for name in ("error", "detail", "message"):
         inner = data.get(name) if isinstance(data, dict) else None
         data = inner if inner else data
-    return _short(data if isinstance(data, str) else text, _SHOWN_ERROR) or "nothing more"
+    return short(data if isinstance(data, str) else text, _SHOWN_ERROR) or "nothing more"
 
 
-def _short(text: str, limit: int = _SHOWN) -> str:
-    """Return the first `limit` characters on one line."""
+def short(text: str, limit: int = _SHOWN) -> str:
+    """Return the first `limit` characters on one line, without what no terminal can show."""
     line = " ".join(text[: limit * 4].split())
     line = "".join(letter if letter.isprintable() else "?" for letter in line)
     return line if len(line) <= limit else f"{line[:limit]}..."
 
 
+def struck(key: str | None, text: str) -> str:
+    """Return a text that a server sent with the key struck out, should it have repeated it."""
+    return text if key is None else text.replace(key, _STARS)
+
+
 def _without(key: str | None, reply: Reply) -> Reply:
-    """Return the reply with the key struck out, should the server have repeated it."""
-    if key is None or (key not in reply.text and key not in reply.said):
-        return reply
-    said, text = reply.said.replace(key, _STARS), reply.text.replace(key, _STARS)
-    return Reply(reply.outcome, said, reply.status, text, reply.data)
+    said, text = struck(key, reply.said), struck(key, reply.text)
+    return (
+        reply if (said, text) == (reply.said, reply.text) else replace(reply, said=said, text=text)
+    )
 
 
 def _aiohttp() -> ModuleType:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ServiceError, StudioError
-from ..http import Outcome, Query, Reply, api_key, ask
+from ..http import Outcome, Query, Reply, advice, api_key, ask, struck
 from ..registry.services import ServiceEntry
 from .commands import Launched, launch, run_command
 from .service import Condition, OutOfMemory, Proof, ServiceState
@@ -27,18 +27,8 @@ _PAUSES = (0.025, 1.5, 0.5)
 # that answers, so that the last look tells how things stand and not that there was no time.
 _LEAST = 0.5
 
-_ADVICE = {
-    Outcome.REFUSED: "Start it, or check base_url in services.yaml.",
-    Outcome.UNREACHABLE: "Check base_url in services.yaml and the network.",
-    Outcome.SILENT: "It is busy or hangs: look at its log; if it stays so, restart it.",
-    Outcome.BROKEN: "It may have crashed: look at its log and restart it.",
-    Outcome.GARBAGE: "Check that base_url and kind in services.yaml are this server's.",
-    Outcome.ANSWERED: "Look at its log; if it stays so, restart it.",
-}
 # vLLM, PyTorch and llama.cpp say the first; Ollama the second.
 _OUT_OF_MEMORY = re.compile(r"out.?of.?memory|requires more (system|gpu) memory", re.IGNORECASE)
-_KEY_STATUSES = (401, 403)
-_KEY_ADVICE = "Name the environment variable that holds its key as api_key_env in services.yaml."
 
 
 class Deadline:
@@ -243,7 +233,7 @@ class HttpService(ABC):
 
     def advice(self, reply: Reply) -> str:
         """Return what to do about a reply that is not good."""
-        return _KEY_ADVICE if reply.status in _KEY_STATUSES else _ADVICE[reply.outcome]
+        return advice(reply)
 
     def trouble(self, reply: Reply) -> Condition:
         """Return the condition that a reply tells which is not good."""
@@ -280,7 +270,7 @@ class HttpService(ABC):
     async def _settle(self, asked: str, deadline: Deadline) -> None:
         if not await self._settled(deadline.left):
             said = f"is still busy with the order to {self._act_name}, which was cancelled"
-            raise self.error(asked, said, _ADVICE[Outcome.SILENT])
+            raise self.error(asked, said, advice(Reply(Outcome.SILENT, said)))
 
     async def _settled(self, seconds: float | None) -> bool:
         """Wait for the act of an earlier caller; return whether none is under way any more."""
@@ -346,8 +336,7 @@ class HttpService(ABC):
 
     def _clean(self, error: ServiceError) -> ServiceError:
         """Return the error without the key, which a server may print among its arguments."""
-        key = api_key(self._entry)
-        return error if key is None else ServiceError(str(error).replace(key, "***"))
+        return ServiceError(struck(api_key(self._entry), str(error)))
 
 
 _NO_SLEEP = "Give it stop and start commands in services.yaml: stopping it frees its memory."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..http import Reply
+from ..http import Reply, model_ids
 from .http_service import Deadline, HttpService
 
 __all__ = ["model_of", "one_token"]
@@ -22,12 +22,10 @@ async def model_of(service: HttpService, deadline: Deadline) -> str:
         return service.entry.model
     timeout = min(service.entry.timeouts.answer, deadline.left)
     reply = service.good(_ASKED, await service.ask("GET", "/v1/models", timeout=timeout))
-    models = reply.data.get("data")
-    first = models[0] if isinstance(models, list) and models else None
-    name = first.get("id") if isinstance(first, dict) else None
-    if not isinstance(name, str):
+    names = model_ids(reply)
+    if not names:
         raise service.error(_ASKED, "offers no model", "Load one, or name it as `model`.")
-    return name
+    return names[0]
 
 
 async def one_token(service: HttpService, model: str, deadline: Deadline) -> str:

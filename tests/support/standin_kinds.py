@@ -339,6 +339,8 @@ class LlamaCpp(Model):
     def work(self, question: Question) -> Answer | None:
         self.idle = False
         if self.router:
+            if question.body["model"] not in self.states:
+                return Answer(404, {"error": {"message": "model is not found", "code": 404}})
             self.name = question.body["model"]
             self.states[self.name] = "loaded"
         return super().work(question)
