@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,10 @@ from animation_studio.control.poses import PoseLibrary
 from animation_studio.llm.plan import Plan, checked_plan
 from animation_studio.llm.vocabulary import vocabulary_of
 from benchmarks.graded import Expected, GradedSentence, grade, load_sentences, score
+from benchmarks.sentences import as_data, measure, table
 from tests.support.casts import SHIPPED_CAST, cast
+from tests.support.scripted_llm import BEACH
+from tests.support.standin_service import StandIn
 
 GRADED = load_sentences()
 REGISTRY = cast(SHIPPED_CAST)
@@ -126,3 +132,54 @@ def test_grades_slot_by_slot():
 
 def test_sums_of_grades():
     assert score([{"a": True, "b": False}, {"b": True}, {}]) == {"a": (1, 1), "b": (1, 2)}
+
+
+# -- asking a service
+
+
+def measured(server: StandIn, folder: Path, **more) -> tuple[str, list[dict]]:
+    services = f"services:\n  mine: {{kind: vllm, base_url: '{server.url}'}}\n"
+    (folder / "services.yaml").write_text(services)
+    asked = {"model": None, "repeat": 1, "limit": 3, "dialect": "tags", "temperature": 0.0}
+    options = Namespace(config=folder, service="mine", **{**asked, **more})
+    figures = asyncio.run(measure(options))
+    return table(figures), json.loads(json.dumps(as_data(figures)))["outcomes"]
+
+
+def test_a_service_is_asked_and_graded(tmp_path):
+    with StandIn("vllm") as server:
+        server.model.says = [
+            json.dumps(BEACH),
+            json.dumps({**BEACH, "characters": ["bruno"]}),
+            json.dumps({**BEACH, "characters": ["giulia"]}),
+            "no",
+            "again no",
+        ]
+        text, outcomes = measured(server, tmp_path)
+    assert [one["sentence"] for one in outcomes] == [one.sentence for one in GRADED[:3]]
+    assert all(outcomes[0]["grades"].values())
+    assert outcomes[0]["plan"] == json.loads(json.dumps(BEACH))
+    assert [one["first_try"] for one in outcomes] == [True, False, False]
+    assert outcomes[1]["grades"]["characters"]
+    assert not outcomes[1]["grades"]["action"]
+    assert outcomes[2]["plan"] is None
+    assert not any(outcomes[2]["grades"].values())
+    for row in (
+        "| plans with every slot right | 1 of 3 (33%) |",
+        "| plans at the first try | 1 of 3 (33%) |",
+        "| after one repair | 1 of 3 (33%) |",
+        "| not at all | 1 of 3 (33%) |",
+        "| characters | 2 of 3 (67%) |",
+    ):
+        assert row in text
+    assert "expression excited" in text
+    assert "wrote no usable plan" in text
+    assert "tiny (vllm, service mine)" in text
+
+
+def test_each_repeat_has_its_seed_and_a_model_can_be_named(tmp_path):
+    with StandIn("vllm") as server:
+        text, outcomes = measured(server, tmp_path, limit=2, repeat=2, model="tiny")
+    assert [one["seed"] for one in outcomes] == [0, 0, 1, 1]
+    assert outcomes[0]["plan"] != outcomes[2]["plan"]
+    assert "4 plans of 2 sentences" in text
