@@ -15,8 +15,14 @@ __all__ = ["Cause", "cause_of_end", "cause_of_reply", "cause_of_trouble", "key_a
 
 _WHERE = "Check base_url (without /v1) and kind in services.yaml."
 _LOG = "Look at its log; if it stays so, restart it."
-# llama.cpp says it with 500. vLLM: "is not a multimodal model".
-_BLIND = re.compile(r"multi-?modal|image|vision|mmproj|picture", re.IGNORECASE)
+# vLLM: "is not a multimodal model", "At most 0 image(s)"; llama.cpp, with 500: "image input is not
+# supported", "unsupported content part"; Ollama: "missing data required for image input".
+_BLIND = re.compile(
+    r"not a (multi-?modal|vision)|at most 0 image|missing data required for image|mmproj|"
+    r"image(s|_url| input)? .{0,20}not support|(not|n't) support.{0,20}(image|vision|multi-?modal)|"
+    r"unsupported content (part|type)",
+    re.IGNORECASE,
+)
 _BLIND_STATUSES = (400, 415, 422, 500, 501)
 _LONG = re.compile(
     r"context.{0,20}(length|size|window)|maximum context|max_model_len|n_ctx|too (long|large)|"

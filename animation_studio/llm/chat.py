@@ -16,8 +16,8 @@ from typing import Any
 from ..errors import ServiceError
 from ..http import Outcome, Reply, api_key, ask, model_ids, short, struck
 from ..registry.services import ServiceEntry
-from .answer_text import answer_start, json_text, loaded
 from .causes import Cause, cause_of_end, cause_of_reply, cause_of_trouble, key_advice
+from .checked import json_object
 from .choices import chosen, probabilities
 from .hearing import Endless, Hearing
 from .messages import ChatAnswer, ChatRequest, NoChoice, Tokens
@@ -173,10 +173,9 @@ class ChatClient:
             if not spoken.good:
                 raise await self._failure(task, spoken)
             hearing = spoken.hearing
-            text = hearing.text[answer_start(hearing.text) :]
-            thinks = bool(hearing.reasoning) or text != hearing.text
-            if text.strip() or hearing.finish != "length" or not thinks:
-                return probe.judge(text)
+            thinks = bool(hearing.reasoning) or hearing.answer_start > 0
+            if hearing.answer or hearing.finish != "length" or not thinks:
+                return probe.judge(hearing.answer)
         return Tried.UNCLEAR
 
     # What comes of it
@@ -189,8 +188,7 @@ class ChatClient:
         if not spoken.good:
             raise await self._failure(task, spoken, found)
         hearing = spoken.hearing
-        start = answer_start(hearing.text)
-        text = hearing.text[start:].strip()
+        text = hearing.answer
         cause = cause_of_end(task.request, hearing, text)
         # The first word of an answer that was cut may say enough.
         bare = bool(task.request.choices) and found is not None and found.form is None
@@ -212,19 +210,17 @@ class ChatClient:
 
     def _of_schema(self, task: _Task, found: Found, answer: ChatAnswer) -> ChatAnswer:
         assert task.request.schema is not None
-        text = json_text(answer.text)
-        held = found.form is not None and obeys(loaded(text), task.request.schema)
+        held = found.form is not None and obeys(_object(answer.text), task.request.schema)
         if found.form is not None and not held:
             forget(self._entry, task.model)
-        return replace(answer, text=text, enforced=held)
+        return replace(answer, enforced=held)
 
     def _of_choices(
         self, task: _Task, found: Found, answer: ChatAnswer, hearing: Hearing
     ) -> ChatAnswer:
         choices, word = task.request.choices, answer.text
         if found.form is not None and found.form.wraps:
-            data = loaded(word)
-            inner = data.get(CHOICE) if isinstance(data, dict) else None
+            inner = (_object(word) or {}).get(CHOICE)
             word = inner if isinstance(inner, str) else word
         held = found.form is not None and word in choices
         if found.form is not None and not held:
@@ -234,7 +230,7 @@ class ChatClient:
             neither = " nor ".join(f'"{one}"' for one in choices)
             cause = Cause(f'answered neither {neither} but "{short(word)}"', "Use another model.")
             raise NoChoice(str(self._no_answer(task.model, cause)))
-        start = answer_start(hearing.text)
+        start = hearing.answer_start
         if found.form is not None and found.form.wraps:
             start = max(start, hearing.text.find(":", start))
         start = hearing.text.lower().find(choice.lower(), start)
@@ -282,6 +278,14 @@ class ChatClient:
     def _error(self, asked: str, cause: Cause) -> ServiceError:
         text = f"{self.name} was asked for {asked} and {cause.said}. {cause.todo}"
         return ServiceError(struck(api_key(self._entry), text))
+
+
+def _object(text: str) -> dict[str, object] | None:
+    """The JSON object in a text, None where there is none."""
+    try:
+        return json_object(text)
+    except ValueError:
+        return None
 
 
 def _refuses_logprobs(spoken: Spoken) -> bool:

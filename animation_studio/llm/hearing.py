@@ -26,6 +26,7 @@ _SHOWN_BYTES = 400
 _REPORT = 0.2
 # What a body of one object begins with, after white space.
 _OBJECT = b"{"
+_OPEN, _CLOSE = "<think>", "</think>"
 _FLOOD = re.compile(rf"\s{{{_MAX_BLANK + 1}}}")
 _ANOTHER_MODEL = "Try another seed; if it stays so, use another model."
 
@@ -75,6 +76,25 @@ class Hearing:
         self._done = False
         self._written = 0
         self._blank = 0
+
+    @property
+    def answer_start(self) -> int:
+        """Where in `text` the answer begins, after a leading <think>...</think>.
+
+        The templates of some models write the first mark themselves, so that only the second comes.
+        A thought without its end has no answer after it.
+        """
+        end = self.text.find(_CLOSE)
+        if self.text.lstrip().startswith(_OPEN):
+            return len(self.text) if end < 0 else end + len(_CLOSE)
+        # Within JSON the mark is somebody's text.
+        in_json = self.text.lstrip()[:1] in ("{", "[", '"')
+        return end + len(_CLOSE) if end >= 0 and not in_json else 0
+
+    @property
+    def answer(self) -> str:
+        """The text without a leading thought and without white space around it."""
+        return self.text[self.answer_start :].strip()
 
     def take(self, piece: bytes) -> bool:
         """Hear a piece of the body; return True when nothing more is to come."""
