@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..animation_studio.bridge import controls, studio
-from ..animation_studio.registry import AUTO_WEIGHT
+from ..animation_studio.registry import AUTO_WEIGHT, NONE
 from .choices import problem_of
 from .report import report_ui
 from .types import CATEGORY
@@ -34,9 +34,10 @@ class Control(io.ComfyNode):
                 io.Image.Input("image", tooltip="A reference picture, or the map itself."),
                 io.Combo.Input(
                     "control",
-                    options=names,
-                    default=names[0] if names else None,
-                    tooltip="The type of control, from controlnet_config.yaml.",
+                    options=[*names, NONE],
+                    default=names[0] if names else NONE,
+                    tooltip="The type of control, from controlnet_config.yaml. none changes "
+                    "nothing: a Prompt Writer linked here may want none.",
                 ),
                 io.Boolean.Input(
                     "image_is_map",

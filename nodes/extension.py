@@ -5,11 +5,14 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from ..animation_studio.bridge import environment, folders, gpu_routes, recovery, routes
+from .accepted import JudgeRound, UntilAccepted
 from .control import Control
 from .face_report import SaveReport
 from .faces import CalibrateThreshold, ConsistencyFilter, FaceReferences
 from .gpu import ResumeLLM, VRAMGuard
+from .judge import Judge, Refine
 from .look import CharacterLoraLoader
+from .plan import PlanFromText, PromptWriter
 from .pose import Pose, SavePose
 from .quality import QualityPreset
 from .take import SaveTake
@@ -39,6 +42,12 @@ class AnimationStudio(ComfyExtension):
             CalibrateThreshold,
             UntilConsistent,
             JudgeTry,
+            PromptWriter,
+            PlanFromText,
+            Judge,
+            Refine,
+            UntilAccepted,
+            JudgeRound,
             VRAMGuard,
             ResumeLLM,
             SaveReport,

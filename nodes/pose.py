@@ -7,6 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..animation_studio.bridge import poses, studio
+from ..animation_studio.registry import NONE
 from .choices import problem_of
 from .report import report_ui
 from .types import CATEGORY, Keypoints
@@ -30,9 +31,10 @@ class Pose(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "pose",
-                    options=names,
-                    default="standing" if "standing" in names else None,
-                    tooltip="A pose of configs/poses or of your own poses folder.",
+                    options=[*names, NONE],
+                    default="standing" if "standing" in names else NONE,
+                    tooltip="A pose of configs/poses or of your own poses folder; none draws "
+                    "nobody.",
                 ),
                 io.Int.Input(
                     "width",
@@ -96,12 +98,14 @@ class Pose(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, pose: str | None) -> bool | str:
         """Check that the pose is there and can be read."""
-        return pose is None or problem_of(lambda: studio.pose_library().load(pose))
+        return pose in (None, NONE) or problem_of(lambda: studio.pose_library().load(pose))
 
     @classmethod
     def fingerprint_inputs(cls, pose: str | None, **_: Any) -> str:
         """Change when the pose's file does."""
         library = studio.pose_library()
+        if pose == NONE:
+            return NONE
         names = [pose] if pose else library.names()
         return " ".join(library.content_hash(name) for name in names)
 

@@ -54,6 +54,13 @@ class SaveTake(io.ComfyNode):
                     force_input=True,
                     tooltip="From VRAM Guard or Resume LLM: what they did goes into the record.",
                 ),
+                io.String.Input(
+                    "judgement",
+                    optional=True,
+                    force_input=True,
+                    tooltip="The report of Judge or Until Accepted: plan, answers and rounds go "
+                    "into the record of their picture.",
+                ),
             ],
             outputs=[],
             is_output_node=True,
@@ -69,6 +76,7 @@ class SaveTake(io.ComfyNode):
         sampling: Any = None,
         report: str = "",
         gpu_report: str = "",
+        judgement: str = "",
     ) -> io.NodeOutput:
         """Save the pictures."""
         # Here, so that records and their models cost nothing at ComfyUI's start.
@@ -82,6 +90,7 @@ class SaveTake(io.ComfyNode):
             sampling=sampling,
             report=report,
             gpu_report=gpu_report,
+            judgement=judgement,
         )
         saved = takes.save_takes(images, filename_prefix, context)
         return io.NodeOutput(ui={"images": saved.images, "records": saved.records})

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-__all__ = ["CATEGORY", "Keypoints", "LookType", "ReferencesType", "SamplingType"]
+__all__ = [
+    "CATEGORY",
+    "ComboType",
+    "JudgementType",
+    "Keypoints",
+    "LookType",
+    "PlanType",
+    "ReferencesType",
+    "SamplingType",
+]
 
 CATEGORY = "Animation Studio"
 
@@ -16,3 +25,10 @@ SamplingType = io.Custom("ANIMSTUDIO_SAMPLING")
 Keypoints = io.Custom("POSE_KEYPOINT")
 # tuple[animation_studio.faces.References, ...], one for each character
 ReferencesType = io.Custom("ANIMSTUDIO_REFERENCES")
+# animation_studio.llm.Plan
+PlanType = io.Custom("ANIMSTUDIO_PLAN")
+# tuple[animation_studio.llm.Judgement, ...], one for each picture
+JudgementType = io.Custom("ANIMSTUDIO_JUDGEMENT")
+# What links into a combo of any options: V3's own Combo.Output is typed as its list of options,
+# which ComfyUI 0.3.75 refuses at a V3 combo.
+ComboType = io.Custom("COMBO")

@@ -12,7 +12,7 @@ import comfy.utils
 from ..control import NETWORKS, preprocess, unload_preprocessors
 from ..errors import ControlError
 from ..files import file_stamp
-from ..registry import AUTO_WEIGHT, ControlType, content_hash
+from ..registry import AUTO_WEIGHT, NONE, ControlType, content_hash
 from . import studio
 from .comfy_types import Conditioning
 from .conditioning import apply_control, load_control_net
@@ -54,6 +54,8 @@ class ControlResult:
 
 def check_control(name: str) -> None:
     """Raise ConfigError or ControlError for a control that cannot be used, before anything runs."""
+    if name == NONE:
+        return
     controlnet_file(studio.registry().control(name), name)
 
 
@@ -63,6 +65,8 @@ def control_fingerprint(name: str | None) -> str:
     None, a choice that comes by link: those of every control. Raises ControlError where a named
     one has no ControlNet.
     """
+    if name == NONE:
+        return NONE
     registry = studio.registry()
     parts = [] if name else [registry.content_hash]
     for one in [name] if name else registry.controls:
@@ -83,9 +87,12 @@ def run_control(
 ) -> ControlResult:
     """Make the map from `image` (unless it is one), find the ControlNet and apply it.
 
-    `image` is float [batch, height, width, 3]. Raises ControlError for a picture, strength or range
-    that cannot be used and ConfigError for an unknown control.
+    The control `none` changes nothing: a plan may want none. `image` is float [batch, height,
+    width, 3]. Raises ControlError for a picture, strength or range that cannot be used and
+    ConfigError for an unknown control.
     """
+    if request.control == NONE:
+        return ControlResult(positive, negative, image, ["no control"], [])
     control = studio.registry().control(request.control)
     strength = control.default_strength if request.strength == AUTO_WEIGHT else request.strength
     _check(request, strength, image)

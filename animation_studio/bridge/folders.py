@@ -13,6 +13,7 @@ from ..registry import ControlType
 __all__ = [
     "CONFIG_VARIABLE",
     "annotator_folders",
+    "answers_folder",
     "config_layers",
     "controlnet_file",
     "insightface_folders",
@@ -84,6 +85,11 @@ def references_folder() -> Path:
 def judged_folder() -> Path:
     """Return where pictures that Until Consistent judged are kept."""
     return user_folder() / "judged"
+
+
+def answers_folder() -> Path:
+    """Return where plans that a language model wrote are kept."""
+    return user_folder() / "answers"
 
 
 def reference_file(path: str) -> Path:

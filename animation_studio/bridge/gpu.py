@@ -37,9 +37,11 @@ __all__ = [
     "recover",
     "resume",
     "running_prompt",
+    "show",
     "submit",
     "succeeded",
     "take",
+    "wait_for",
 ]
 
 T = TypeVar("T")
@@ -129,14 +131,14 @@ def take(request: LeaseRequest, node_id: str) -> GpuReport:
     """
     taking = arbiter()
     _watch(request.holder, taking)
-    return _wait(taking.take(request, _progress(node_id)))
+    return wait_for(taking.take(request, _told(node_id)))
 
 
 def resume(request: ResumeRequest, node_id: str) -> GpuReport:
     """Give services back, from a node's thread. Raises StudioError as `Arbiter.resume`."""
     resuming = arbiter()
     _watch(request.holder, resuming)
-    return _wait(resuming.resume(request, _progress(node_id)))
+    return wait_for(resuming.resume(request, _told(node_id)))
 
 
 def ask(question: Coroutine[Any, Any, T]) -> T:
@@ -185,7 +187,11 @@ def _end_with_comfyui() -> None:
         _logger.warning("Animation Studio: the next start of ComfyUI wakes what is still paused")
 
 
-def _wait(work: Coroutine[Any, Any, T]) -> T:
+def wait_for(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on the arbiter's loop and return its result, from a node's thread.
+
+    When ComfyUI is interrupted it is cancelled within a second, and the interruption is raised.
+    """
     with _host().visited() as visit:
         return visit.wait(
             loop().submit(work),
@@ -193,17 +199,22 @@ def _wait(work: Coroutine[Any, Any, T]) -> T:
         )
 
 
-def _progress(node_id: str) -> Progress:
-    """Show each step on the node (web/report.js) and in the log."""
+def show(node_id: str, text: str) -> None:
+    """Show on a node what it does now (web/report.js); nothing of it is kept."""
     server = getattr(PromptServer, "instance", None)
+    if server is not None:
+        message = {"node": node_id, "text": text}
+        server.send_sync("animation_studio.progress", message, server.client_id)
 
-    def show(text: str) -> None:
+
+def _told(node_id: str) -> Progress:
+    """Show each step on the node and in the log."""
+
+    def tell(text: str) -> None:
         _logger.info("Animation Studio: %s", text)
-        if server is not None:
-            message = {"node": node_id, "text": text}
-            server.send_sync("animation_studio.progress", message, server.client_id)
+        show(node_id, text)
 
-    return show
+    return tell
 
 
 def _watch(prompt_id: str, ending: Arbiter) -> None:

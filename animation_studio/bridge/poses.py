@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ..control import Pose as PoseModel
 from ..control import draw_pose, save_pose
+from ..registry import NONE
 from . import studio
 from .folders import user_folder
 from .images import to_image
@@ -37,7 +40,13 @@ def draw(
     x: float = 0.0,
     y: float = 0.0,
 ) -> DrawnPose:
-    """Draw the pose `name`, or `keypoints` where given. Raises ControlError as the rooms do."""
+    """Draw the pose `name`, or `keypoints` where given. Raises ControlError as the rooms do.
+
+    The pose `none` is a black map with nobody in it: a plan may want none.
+    """
+    if keypoints is None and name == NONE:
+        nobody = {"people": [], "canvas_width": width, "canvas_height": height}
+        return DrawnPose(to_image([np.zeros((height, width, 3), np.uint8)]), [nobody])
     pose = (
         studio.pose_library().load(name)
         if keypoints is None

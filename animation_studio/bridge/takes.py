@@ -19,6 +19,7 @@ from ..faces.report import verdicts_by_picture
 from ..faces.verdict import picture_sha256
 from ..files import write_atomically
 from ..gpu.report import reports_of
+from ..llm.report import judgements_by_picture
 from ..registry import Look, SamplingValues
 from ..runs.provenance import Prompt, PromptGraph, linked_node
 from ..runs.record import Record, entry_records
@@ -45,7 +46,8 @@ _PNG_LEVEL = 4
 class TakeContext:
     """What ComfyUI and the graph say about a take.
 
-    `report` is a consistency report as JSON, `gpu_report` one of VRAM Guard or Resume LLM.
+    `report` is a consistency report as JSON, `gpu_report` one of VRAM Guard or Resume LLM,
+    `judgement` one of Judge or Until Accepted.
     """
 
     prompt: Prompt
@@ -55,6 +57,7 @@ class TakeContext:
     sampling: SamplingValues | None
     report: str = ""
     gpu_report: str = ""
+    judgement: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ def save_takes(images: torch.Tensor, prefix: str, context: TakeContext) -> Saved
     record = _record(context, width, height)
     saved = SavedTakes([], [])
     verdicts = verdicts_by_picture(context.report)
+    judged = judgements_by_picture(context.judgement)
     for index, picture in enumerate(pictures):
         stem = f"{where.name.replace('%batch_num%', str(index))}_{where.counter + index:05}_"
         own: dict[str, object] = {
@@ -85,7 +89,9 @@ def save_takes(images: torch.Tensor, prefix: str, context: TakeContext) -> Saved
             "batch_index": index,
             "batch_size": len(pictures),
         }
-        own["consistency"] = verdicts.get(picture_sha256(picture)) if verdicts else None
+        digest = picture_sha256(picture) if verdicts or judged else ""
+        own["consistency"] = verdicts.get(digest)
+        own["judgement"] = judged.get(digest)
         text = record.model_copy(update=own).as_json()
         _write_pair(where.folder / f"{stem}.png", _png(picture, context, text), text)
         for names, suffix in ((saved.images, "png"), (saved.records, "json")):

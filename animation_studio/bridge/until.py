@@ -6,8 +6,6 @@ data that travels as JSON through the expanded graph, and the judged pictures on
 
 from __future__ import annotations
 
-import hmac
-import secrets
 import uuid
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
@@ -34,6 +32,7 @@ from .face_pictures import pictures_of
 from .folders import judged_folder
 from .images import to_image
 from .recipes import recipe_for
+from .sealed import sealed, unsealed
 
 if TYPE_CHECKING:
     import torch
@@ -60,8 +59,6 @@ _GONE = "the picture of this seed is gone from the disk"
 _REMEMBERED = 4096
 # What a node shows at most: lines, and pictures on the contact sheet.
 _LINES, _SHEET = 12, 64
-# Plans stand in prompts, and prompts come from strangers: only this process's own are taken.
-_KEY = secrets.token_bytes(32)
 
 _verdicts: OrderedDict[tuple[str, int], dict[str, list[PictureVerdict]]] = OrderedDict()
 # How often a run ended without enough pictures, by its widgets.
@@ -95,23 +92,18 @@ class Plan(BaseModel):
 
 def text_of(plan: Plan) -> str:
     """Return a plan as sealed text, for a prompt."""
-    text = plan.model_dump_json()
-    return f"{_seal(text)} {text}"
+    return sealed(plan.model_dump_json())
 
 
 def plan_of(text: str) -> Plan:
     """Return the plan in a sealed text. Raises FaceError for one that this process did not seal."""
-    seal, _, plan = text.partition(" ")
-    if not hmac.compare_digest(seal.encode(errors="replace"), _seal(plan).encode()):
+    plan = unsealed(text)
+    if plan is None:
         raise FaceError(
             "plan: Until Consistent did not write this. The node Judge Try is placed by Until "
             "Consistent while it runs, and is of no use elsewhere."
         )
     return Plan.model_validate_json(plan)
-
-
-def _seal(text: str) -> str:
-    return hmac.new(_KEY, text.encode(errors="replace"), "sha256").hexdigest()
 
 
 @dataclass(frozen=True)

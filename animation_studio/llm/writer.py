@@ -171,11 +171,12 @@ def _not_of_the_cast(plan: Plan, vocabulary: Vocabulary) -> list[str]:
 # -- what the model is told
 
 _RULES = """\
-You plan one picture of a 3D animated film. You get a sentence and write its plan as one JSON object.
+You plan one picture of a 3D animated film. You get a sentence and write its plan as one JSON \
+object.
 Rules:
 - Where a name is wanted, use a key of the lists, exactly as it is written, or none.
-- Write all texts in English, whatever the language of the sentence. Spoken lines stay in their own \
-language.
+- Write all texts in English, whatever the language of the sentence. Spoken lines stay in their \
+own language.
 - Say only what the sentence says or what follows from it. Leave a text empty rather than repeat \
 yourself.
 - style: the first of the styles, unless the sentence wants another.

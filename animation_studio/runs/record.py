@@ -39,7 +39,9 @@ class Record(BaseModel):
     `batch_index` counts from 0 within the batch whose noise the seed made.
 
     `consistency` is the verdict on this very picture, with the engine that gave it, out of a
-    consistency report. `gpu` is what VRAM Guard and Resume LLM did, report by report.
+    consistency report; `judgement` is what a vision model answered about it, with the plan it was
+    made of and, of several, every round. `gpu` is what VRAM Guard and Resume LLM did, report by
+    report.
 
     `samplers`, `models`, `controls` and `poses` are read from the prompt; `versions` names the
     software.
@@ -62,6 +64,7 @@ class Record(BaseModel):
     sampling: SamplingValues | None = None
     consistency_threshold: float | None = None
     consistency: dict[str, object] | None = None
+    judgement: dict[str, object] | None = None
     gpu: list[dict[str, object]] = []
     samplers: list[dict[str, object]] = []
     models: list[dict[str, object]] = []

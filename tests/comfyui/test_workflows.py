@@ -14,6 +14,8 @@ from tests.support.prompts import CHECKPOINT, NAMES, bundled, changed, node_id, 
 
 # These judge what they make; the others save one picture.
 JUDGING = {"luca_consistency_batch", "luca_until_consistent"}
+# These need a language model: test_llm.py has one, and tests/services a real one.
+SENTENCES = {"sentence_to_picture", "sentence_to_accepted_picture"}
 FIVE = {"luca_character", "luca_depth", "luca_multi_control", "luca_portorosso", "luca_pose_scene"}
 
 
@@ -26,10 +28,10 @@ def ready(name):
 
 
 def test_they_are_there():
-    assert set(NAMES) >= FIVE | JUDGING
+    assert set(NAMES) >= FIVE | JUDGING | SENTENCES
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - JUDGING))
+@pytest.mark.parametrize("name", sorted(set(NAMES) - JUDGING - SENTENCES))
 def test_runs_to_a_picture_and_its_record(comfyui, name):
     prompt = ready(name)
     result = comfyui.run(prompt, page_form(name))

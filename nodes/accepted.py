@@ -1,0 +1,389 @@
+"""From a sentence to an accepted picture: rounds of writing, making and judging, by expansion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from comfy_api.latest import io
+from comfy_execution.graph_utils import GraphBuilder, is_link
+
+from ..animation_studio.bridge import studio
+from ..animation_studio.errors import PlanError
+from ..animation_studio.registry import AUTO_WEIGHT, ENTRY_KINDS, NONE, OWN
+from .choices import problem_of
+from .face_inputs import plain_values
+from .judge import judge_inputs, judge_service_input
+from .plan import service_input, temperature_input
+from .plan_outputs import dialect_input
+from .report import report_ui
+from .types import CATEGORY, LookType, PlanType, SamplingType
+
+# Imported where it is used: its checked models would cost ComfyUI's start.
+if TYPE_CHECKING:
+    from ..animation_studio.bridge import rounds
+
+__all__ = ["JudgeRound", "UntilAccepted"]
+
+_ROUND = "AnimStudio_JudgeRound"
+_LINKS = ("model", "clip", "vae")
+_OUTPUTS = 8
+_FACES = ["where it has references", "never"]
+
+
+class UntilAccepted(io.ComfyNode):
+    """Writes, makes, checks, judges and changes the plan until a picture is accepted."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node with the services, characters and presets that are there now."""
+        return io.Schema(
+            node_id="AnimStudio_UntilAccepted",
+            display_name="Until Accepted",
+            category=CATEGORY,
+            description="From a sentence to a picture that a vision model accepts: writes the "
+            "plan, makes the picture, checks the face, judges it, changes the plan by what it "
+            "lacks, and tries again. The best picture is kept. Language model and sampler take "
+            "turns on the GPU.",
+            enable_expand=True,
+            is_input_list=True,
+            inputs=[
+                io.Model.Input("model", tooltip="The checkpoint's model."),
+                io.Clip.Input("clip", tooltip="The checkpoint's text encoders."),
+                io.Vae.Input("vae", tooltip="Decodes the pictures."),
+                io.String.Input(
+                    "sentence",
+                    default="Luca running on the beach, excited",
+                    multiline=True,
+                    placeholder="what the picture shows, in any language",
+                    tooltip="As for a Prompt Writer; not read when a plan is linked.",
+                ),
+                service_input(
+                    "The language model that writes and changes the plan. auto: the first one.",
+                    "writer",
+                ),
+                judge_service_input("judge"),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="Of the plan and the first picture; each further round has one more.",
+                ),
+                temperature_input(0.3),
+                dialect_input(),
+                io.Combo.Input(
+                    "character",
+                    options=[NONE, *studio.registry().choices("character")],
+                    default=NONE,
+                    tooltip="The main character, whatever the sentence says. none: whom the "
+                    "sentence names.",
+                ),
+                io.Combo.Input(
+                    "quality",
+                    options=[OWN, *studio.registry().quality],
+                    default=OWN,
+                    tooltip="As for a Quality Preset.",
+                ),
+                io.Int.Input(
+                    "rounds", default=3, min=1, max=16, tooltip="How many pictures are tried."
+                ),
+                io.Int.Input(
+                    "pictures",
+                    default=1,
+                    min=1,
+                    max=16,
+                    tooltip="How many pictures a round makes, of which it judges all and keeps "
+                    "the best.",
+                ),
+                *judge_inputs(),
+                io.Combo.Input(
+                    "check_faces",
+                    options=_FACES,
+                    default=_FACES[0],
+                    tooltip="Whether faces are compared with the character's references, as the "
+                    "Consistency Filter does.",
+                ),
+                PlanType.Input(
+                    "plan", optional=True, tooltip="A plan in place of the sentence's first one."
+                ),
+            ],
+            outputs=[
+                io.Image.Output("image", display_name="image", tooltip="The best picture."),
+                io.Boolean.Output(
+                    "accepted", display_name="accepted", tooltip="Whether it was accepted."
+                ),
+                PlanType.Output("plan_out", display_name="plan", tooltip="Its plan."),
+                LookType.Output("look", display_name="look", tooltip="Its look, for Save Take."),
+                SamplingType.Output(
+                    "sampling", display_name="sampling", tooltip="Its values, for Save Take."
+                ),
+                io.String.Output(
+                    "report",
+                    display_name="report",
+                    tooltip="All rounds with plans, answers and changes as JSON, for Save Take's "
+                    "judgement.",
+                ),
+                io.String.Output(
+                    "plan_text", display_name="plan_text", tooltip="Its plan as YAML."
+                ),
+                io.Int.Output("rounds_made", display_name="rounds made", tooltip="How many."),
+            ],
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
+        )
+
+    @classmethod
+    def validate_inputs(cls, character: list[str] | None = None) -> bool | str:
+        """Check the character; the others speak up in the run."""
+        name = character[0] if isinstance(character, list) and character else character
+        if not isinstance(name, str) or name == NONE:
+            return True
+        return problem_of(lambda: studio.registry().character(name))
+
+    @classmethod
+    def fingerprint_inputs(cls, **lists: Any) -> str:
+        """Change when the cast, its files or the services do."""
+        from ..animation_studio.bridge import llm, plans
+
+        values = plain_values(lists)
+        writer = llm.service_fingerprint(values.get("writer") or "auto")
+        judge = llm.service_fingerprint(values.get("judge") or "auto", vision=True)
+        return f"{studio.cast_fingerprint()} {plans.cast_hash()} {writer} {judge}"
+
+    @classmethod
+    def execute(cls, **lists: list[Any]) -> io.NodeOutput:
+        """Write the plan and expand into the first round."""
+        from ..animation_studio.bridge import plans, rounds
+
+        values = _single(lists)
+        own = str(cls.hidden.unique_id)
+        wish = rounds.RoundsWish(
+            writer=values["writer"],
+            judge=values["judge"],
+            seed=values["seed"],
+            temperature=values["temperature"],
+            dialect=values["dialect"],
+            quality=values["quality"],
+            rounds=values["rounds"],
+            pictures=values["pictures"],
+            mean=values["threshold"],
+            slot=values["slot_threshold"],
+            defects=values["defects"],
+            faces=values["check_faces"] != _FACES[1],
+        )
+        rounds.check(wish)
+        if values.get("plan") is not None:
+            made = plans.parts_of(plans.check_plan(values["plan"]), wish.dialect)
+        else:
+            request = plans.WriteRequest(
+                sentence=values["sentence"],
+                service=wish.writer,
+                seed=wish.seed,
+                temperature=wish.temperature,
+                dialect=wish.dialect,
+                character=values["character"],
+            )
+            made = plans.write(request, own)
+        inputs = cls.hidden.dynprompt.get_node(cls.hidden.unique_id)["inputs"]
+        # What the first step shows would stay in the history as if it were the end.
+        return _expanded(rounds.begin(wish, made), inputs, None, shown=False)
+
+
+class JudgeRound(io.ComfyNode):
+    """One round of Until Accepted: judges what was made, and asks for the next if need be."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node, which Until Accepted places by itself."""
+        return io.Schema(
+            node_id=_ROUND,
+            display_name="Judge Round (inside Until Accepted)",
+            category=f"{CATEGORY}/internal",
+            description="Until Accepted places this node by itself; it is of no use elsewhere.",
+            enable_expand=True,
+            inputs=[
+                io.Image.Input("images", tooltip="What this round made."),
+                io.String.Input("course", force_input=True, tooltip="Where the run stands."),
+                io.Model.Input("model", tooltip="For the next round."),
+                io.Clip.Input("clip", tooltip="For the next round."),
+                io.Vae.Input("vae", tooltip="For the next round."),
+                LookType.Input("look", tooltip="Of this round."),
+                io.Image.Input("best_images", optional=True, tooltip="The best ones so far."),
+                LookType.Input("best_look", optional=True, tooltip="Their look."),
+                io.String.Input(
+                    "report", optional=True, force_input=True, tooltip="What the faces are."
+                ),
+            ],
+            outputs=[
+                io.Image.Output("image", display_name="image"),
+                io.Boolean.Output("accepted", display_name="accepted"),
+                PlanType.Output("plan_out", display_name="plan"),
+                LookType.Output("look_out", display_name="look"),
+                SamplingType.Output("sampling", display_name="sampling"),
+                io.String.Output("report_out", display_name="report"),
+                io.String.Output("plan_text", display_name="plan_text"),
+                io.Int.Output("rounds_made", display_name="rounds made"),
+            ],
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        images: Any,
+        course: str,
+        look: Any,
+        best_images: Any = None,
+        best_look: Any = None,
+        report: str = "",
+        **_: Any,
+    ) -> io.NodeOutput:
+        """Judge this round."""
+        from ..animation_studio.bridge import rounds
+
+        before = rounds.course_of(course)
+        step = rounds.advance(before, images, best_images, report, str(cls.hidden.unique_id))
+        inputs = cls.hidden.dynprompt.get_node(cls.hidden.unique_id)["inputs"]
+        if isinstance(step, rounds.NextRound):
+            names = ("images", "look") if step.is_best else ("best_images", "best_look")
+            return _expanded(step, inputs, [inputs[name] for name in names], shown=True)
+        kept = images if step.is_last else best_images
+        return io.NodeOutput(
+            rounds.best_image(kept, step.course.best_index),
+            step.round.accepted,
+            step.round.plan,
+            look if step.is_last else best_look,
+            step.sampling,
+            step.report,
+            step.parts.text,
+            len(step.course.rounds),
+            ui=report_ui(step.lines, step.warnings),
+        )
+
+
+def _single(lists: Mapping[str, list[Any]]) -> dict[str, Any]:
+    """The values of inputs that come as lists of one; more are refused."""
+    for name, values in lists.items():
+        if len(values) > 1:
+            raise PlanError(
+                f"{name}: {len(values)} values came as a list, and Until Accepted takes one. Use "
+                "one Until Accepted for each."
+            )
+    return plain_values(lists)
+
+
+def _expanded(
+    step: rounds.NextRound, inputs: Mapping[str, Any], best: list[Any] | None, *, shown: bool
+) -> io.NodeOutput:
+    """Return the graph of a round; `best` links to pictures and look of the best one so far."""
+    from ..animation_studio.bridge import rounds
+
+    links = {name: inputs[name] for name in _LINKS if is_link(inputs.get(name))}
+    plan, values = step.parts.plan, step.sampling
+    graph = GraphBuilder()
+    chosen = {kind: getattr(plan, kind) for kind in ("character", "background", "style")}
+    loader = graph.node(
+        "AnimStudio_CharacterLoraLoader",
+        model=links["model"],
+        clip=links["clip"],
+        **{f"{kind}_weight": AUTO_WEIGHT for kind in ENTRY_KINDS},
+        **chosen,
+        pose=NONE,
+        expression=plan.expression,
+        scene_text=step.parts.scene,
+        negative_text=step.parts.negative,
+    )
+    positive, negative = loader.out(2), loader.out(3)
+    if step.pose is not None:
+        drawn = graph.node(
+            "AnimStudio_Pose",
+            pose=step.pose,
+            width=values.width,
+            height=values.height,
+            mirror=False,
+            scale=1.0,
+            x=0.0,
+            y=0.0,
+        )
+        control = graph.node(
+            "AnimStudio_Control",
+            positive=positive,
+            negative=negative,
+            image=drawn.out(0),
+            control="openpose",
+            image_is_map=True,
+            strength=AUTO_WEIGHT,
+            start_percent=0.0,
+            end_percent=1.0,
+        )
+        positive, negative = control.out(0), control.out(1)
+    latent = graph.node(
+        "EmptyLatentImage",
+        width=values.width,
+        height=values.height,
+        batch_size=step.course.wish.pictures,
+    ).out(0)
+    if step.guard:
+        latent = graph.node(
+            "AnimStudio_VRAMGuard",
+            value=latent,
+            purpose="image",
+            needed_gb=0.0,
+            service="auto",
+            pause="as needed",
+            level="configured",
+            timeout=300,
+            on_failure="warn",
+            resume="end of prompt",
+        ).out(0)
+    sampled = graph.node(
+        "KSampler",
+        model=loader.out(0),
+        positive=positive,
+        negative=negative,
+        latent_image=latent,
+        seed=step.course.seed,
+        steps=values.steps,
+        cfg=values.cfg,
+        sampler_name=values.sampler,
+        scheduler=values.scheduler,
+        denoise=1.0,
+    )
+    images = graph.node("VAEDecode", samples=sampled.out(0), vae=links["vae"]).out(0)
+    more: dict[str, Any] = {}
+    if step.faces:
+        more["report"] = _face_check(graph, images, loader.out(4))
+    if best is not None:
+        more |= {"best_images": best[0], "best_look": best[1]}
+    judged = graph.node(
+        _ROUND,
+        images=images,
+        course=rounds.text_of(step.course),
+        look=loader.out(4),
+        **links,
+        **more,
+    )
+    outputs = [judged.out(index) for index in range(_OUTPUTS)]
+    ui = report_ui(step.lines) if shown else None
+    return io.NodeOutput(*outputs, expand=graph.finalize(), ui=ui)
+
+
+def _face_check(graph: GraphBuilder, images: Any, look: Any) -> Any:
+    """A Consistency Filter on the look's character; return the link to its report."""
+    return graph.node(
+        "AnimStudio_ConsistencyFilter",
+        images=images,
+        look=look,
+        character=NONE,
+        character_2=NONE,
+        character_3=NONE,
+        engine="auto",
+        threshold=-1.0,
+        score="max",
+        best_k=3,
+        which_face="best match",
+        no_face="reject",
+        keep_at_most=0,
+        when_none="pass the best",
+    ).out(4)

@@ -1,0 +1,456 @@
+"""A schema and choices: the form that a server knows is found, remembered, and found again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from animation_studio.errors import ServiceError
+from animation_studio.llm import structured
+from animation_studio.llm.choices import chosen, probabilities
+from animation_studio.llm.messages import NoChoice
+from animation_studio.llm.structured import obeys
+from tests.support.chats import SCHEMA, ask, client_of, fails, request, run
+from tests.support.standin_documents import random_document
+from tests.support.standin_kinds import KINDS
+from tests.support.standin_parts import Answer
+from tests.support.standin_service import StandIn
+
+CHAT = "POST /v1/chat/completions"
+LLMS = [kind for kind in KINDS if kind != "gpt_sovits"]
+YES_NO = ("Yes", "No")
+# What each kind is asked for, in its order, and so how many requests it takes to find one.
+ORDERS = [
+    (kind, place, form) for kind in LLMS for place, form in enumerate(structured._ORDER[kind])
+]
+
+
+@pytest.fixture(autouse=True)
+def nothing_known() -> Iterator[None]:
+    structured._found.clear()
+    yield
+    assert not structured._searches
+
+
+@pytest.fixture
+def server() -> Iterator[StandIn]:
+    with StandIn("vllm") as standin:
+        yield standin
+
+
+def bodies(server: StandIn) -> list[Any]:
+    return [one.body for one in server.log if one.route == CHAT]
+
+
+def check_document(text: str) -> None:
+    jsonschema.validate(json.loads(text), SCHEMA)
+
+
+# Finding the form
+
+
+@pytest.mark.parametrize("refuses", [False, True], ids=["ignores", "refuses"])
+@pytest.mark.parametrize(("kind", "place", "form"), ORDERS)
+def test_the_one_form_that_a_server_knows_is_found(
+    kind: str, place: int, form: str, refuses: bool
+) -> None:
+    with StandIn(kind, structured=(form,), refuses_unknown=refuses) as server:
+        client = client_of(server)
+        first = ask(client, schema=SCHEMA)
+        second = ask(client, choices=YES_NO)
+        assert server.requests[CHAT] == place + 1 + 2
+    check_document(first.text)
+    assert second.text in YES_NO
+    assert first.enforced
+    assert second.enforced
+
+
+@pytest.mark.parametrize("kind", LLMS)
+def test_each_kind_is_held_to_a_schema_and_to_choices_as_it_is(kind: str) -> None:
+    with StandIn(kind) as server:
+        client = client_of(server)
+        check_document(ask(client, schema=SCHEMA).text)
+        answer = ask(client, max_tokens=16, choices=YES_NO)
+        assert server.requests[CHAT] == 3
+    assert answer.probabilities is not None
+    assert sum(answer.probabilities.values()) == pytest.approx(1.0)
+    assert max(answer.probabilities, key=lambda word: answer.probabilities[word]) == answer.text
+
+
+@pytest.mark.parametrize("kind", LLMS)
+def test_a_server_that_knows_none_is_told_in_words(kind: str) -> None:
+    said = ['{"action": "runs", "mood": "sad", "lines": []}', "**Yes**, I think so."]
+    with StandIn(kind, structured=(), says=said) as server:
+        client = client_of(server)
+        document = ask(client, "Plan it", schema=SCHEMA)
+        word = ask(client, "Is it?", choices=YES_NO)
+        plan, choice = bodies(server)[-2:]
+    check_document(document.text)
+    assert not document.enforced
+    assert word.text == "Yes"
+    assert not word.enforced
+    told = plan["messages"][-1]["content"]
+    assert told.startswith("Plan it\n")
+    assert json.dumps(SCHEMA, separators=(",", ":")) in told
+    assert "Yes, No" in choice["messages"][-1]["content"]
+    assert "response_format" not in plan
+
+
+def test_a_probe_is_short_and_its_word_stands_in_the_schema_alone(server: StandIn) -> None:
+    for _ in range(2):
+        structured._found.clear()
+        ask(client_of(server), schema=SCHEMA)
+    probes = bodies(server)[0::2]
+    words = set()
+    for probe in probes:
+        assert probe["max_tokens"] <= 48
+        (word,) = probe["structured_outputs"]["json"]["properties"]["word"]["enum"]
+        assert word not in json.dumps(probe["messages"])
+        words.add(word)
+    assert len(words) == 2
+
+
+def test_a_plain_question_needs_no_probe(server: StandIn) -> None:
+    ask(client_of(server))
+    assert server.requests[CHAT] == 1
+
+
+def test_many_at_once_find_it_once(server: StandIn) -> None:
+    server.model.token_seconds = 0.002
+
+    async def check() -> list[Any]:
+        client = client_of(server)
+        return await asyncio.gather(
+            *(client.ask(request(f"Is it {n}?", choices=YES_NO)) for n in range(8))
+        )
+
+    assert all(answer.enforced for answer in run(check()))
+    assert server.requests[CHAT] == 9
+
+
+def test_when_the_one_who_searches_is_cancelled_another_goes_on(server: StandIn) -> None:
+    server.model.token_seconds = 0.01
+
+    async def check() -> Any:
+        client = client_of(server, model="tiny")
+        first = asyncio.ensure_future(client.ask(request(choices=YES_NO)))
+        await asyncio.sleep(0.02)
+        second = asyncio.ensure_future(client.ask(request(choices=YES_NO)))
+        await asyncio.sleep(0.02)
+        first.cancel()
+        return await second
+
+    assert run(check()).enforced
+
+
+def test_who_waits_for_a_search_waits_no_longer_than_it_may(server: StandIn) -> None:
+    server.fault(CHAT, hang=True)
+
+    async def check() -> str:
+        patient = client_of(server, model="tiny", timeouts={"generate": 20.0})
+        hasty = client_of(server, model="tiny", timeouts={"generate": 0.2})
+        first = asyncio.ensure_future(patient.ask(request(choices=YES_NO)))
+        await asyncio.sleep(0.05)
+        with pytest.raises(ServiceError) as caught:
+            await hasty.ask(request(choices=YES_NO))
+        first.cancel()
+        await asyncio.wait({first})
+        return str(caught.value)
+
+    assert "gave no answer within 0.2 s" in run(check())
+
+
+def test_models_of_one_server_are_told_apart() -> None:
+    with StandIn("ollama") as server:
+        for model in ("tiny", "other"):
+            ask(client_of(server, model=model), schema=SCHEMA)
+        assert server.requests[CHAT] == 4
+
+
+def test_no_more_are_remembered_than_there_is_room_for(
+    server: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(structured, "_REMEMBERED", 2)
+    for n in range(4):
+        server.model.name = f"model {n}"
+        ask(client_of(server), schema=SCHEMA)
+    assert [model for _, _, model in structured._found] == ["model 2", "model 3"]
+
+
+# Finding it again
+
+
+@pytest.mark.parametrize("refuses", [False, True], ids=["ignores", "refuses"])
+def test_an_updated_server_is_found_again(server: StandIn, refuses: bool) -> None:
+    server.steer({"model": {"structured": ("guided",), "refuses_unknown": refuses}})
+    client = client_of(server)
+    assert ask(client, schema=SCHEMA).enforced
+    server.steer({"model": {"structured": ("structured_outputs",)}})
+    during = ask(client, schema=SCHEMA)
+    after = ask(client, schema=SCHEMA)
+    # What is ignored shows in the answer, what is refused before it.
+    assert during.enforced is refuses
+    assert after.enforced
+    assert bodies(server)[-1]["structured_outputs"]
+
+
+def test_a_server_that_enforced_nothing_is_asked_again_later(
+    server: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.model.structured = ()
+    client = client_of(server)
+    assert not ask(client, schema=SCHEMA).enforced
+    server.model.structured = ("response_format",)
+    assert not ask(client, schema=SCHEMA).enforced
+    monkeypatch.setattr(structured, "_NOTHING", 0.0)
+    assert ask(client, schema=SCHEMA).enforced
+
+
+def test_a_server_that_failed_while_it_was_asked_is_asked_again(server: StandIn) -> None:
+    server.model.structured = ("structured_outputs",)
+    server.fault(CHAT, status=500, times=1)
+    client = client_of(server)
+    assert not ask(client, schema=SCHEMA).enforced
+    assert ask(client, schema=SCHEMA).enforced
+
+
+def test_a_schema_that_the_server_cannot_hold_is_its_message_not_another_form(
+    server: StandIn,
+) -> None:
+    client = client_of(server)
+    ask(client, schema=SCHEMA)
+    bad = Answer(400, {"error": {"message": 'Unsupported type "nonsense"', "code": 400}})
+    server.model.says = [bad, bad]
+    before = server.requests[CHAT]
+    text = fails(client, schema={"type": "nonsense"})
+    assert 'answered 400: Unsupported type "nonsense"' in text
+    assert server.requests[CHAT] == before + 2
+
+
+def test_a_bad_schema_that_is_told_in_the_stream(server: StandIn) -> None:
+    """As vLLM 0.32 does: status 200, and the error is an event."""
+    event = b'data: {"error": {"message": "no grammar for it", "code": 400}}\n\ndata: [DONE]\n\n'
+    client = client_of(server)
+    ask(client, schema=SCHEMA)
+    server.model.says = [Answer(200, events=iter([event]))]
+    assert "sent an error: no grammar for it" in fails(client, schema={"type": "nonsense"})
+
+
+def test_a_request_that_is_too_long_is_no_reason_to_search(server: StandIn) -> None:
+    client = client_of(server)
+    ask(client, schema=SCHEMA)
+    server.model.context = 10
+    assert "longer than its context" in fails(client, "long " * 100, schema=SCHEMA)
+    assert server.requests[CHAT] == 3
+
+
+@pytest.mark.parametrize("text", ["Certainly! Here it is.", '{"action": "r', "[]", '{"action": 3}'])
+def test_an_answer_that_does_not_obey_is_handed_on_and_said_to_be_free(
+    server: StandIn, text: str
+) -> None:
+    server.model.says = [text]
+    answer = ask(client_of(server), schema=SCHEMA)
+    assert answer.text == text
+    assert not answer.enforced
+    assert not structured._found
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", ""])
+def test_a_model_that_thinks_first_is_given_the_time(server: StandIn, field: str) -> None:
+    server.steer({"model": {"reasoning": "I think. " * 30, "reasoning_field": field}})
+    assert ask(client_of(server), schema=SCHEMA).enforced
+    assert [body["max_tokens"] for body in bodies(server)] == [48, 1024, 400]
+
+
+def test_a_model_that_thinks_for_ever_is_hoped_for(server: StandIn) -> None:
+    server.steer({"model": {"reasoning": "I think. " * 600}})
+    answer = ask(client_of(server), max_tokens=4000, schema=SCHEMA)
+    check_document(answer.text)
+    assert answer.enforced
+
+
+# Choices
+
+
+@pytest.mark.parametrize("kind", LLMS)
+def test_probabilities_are_of_all_tokens_that_begin_a_choice(kind: str) -> None:
+    first = {"Yes": 0.3, "Y": 0.2, " yes": 0.1, "No": 0.15, "N": 0.05, "Maybe": 0.2}
+    with StandIn(kind, says=[first]) as server:
+        answer = ask(client_of(server), choices=YES_NO)
+    assert answer.text == "Yes"
+    assert answer.probabilities == pytest.approx({"Yes": 0.75, "No": 0.25})
+
+
+@pytest.mark.parametrize("kind", LLMS)
+def test_a_server_without_logprobs_gives_the_choice_alone(kind: str) -> None:
+    with StandIn(kind, gives_logprobs=False) as server:
+        answer = ask(client_of(server), choices=YES_NO)
+    assert answer.text in YES_NO
+    assert answer.probabilities is None
+
+
+def test_without_a_form_the_probabilities_come_from_the_first_word(server: StandIn) -> None:
+    server.steer({"model": {"structured": (), "says": [{"Yes": 0.6, "No": 0.2, "The": 0.2}]}})
+    answer = ask(client_of(server), choices=YES_NO)
+    assert answer.probabilities == pytest.approx({"Yes": 0.75, "No": 0.25})
+    assert not answer.enforced
+
+
+def test_thoughts_before_a_choice_have_no_part_in_its_probability(server: StandIn) -> None:
+    server.steer({"model": {"reasoning": "No, no. Yes?", "reasoning_field": ""}})
+    server.model.says = [{"Yes": 0.9, "No": 0.1}]
+    answer = ask(client_of(server), choices=YES_NO)
+    assert answer.probabilities == pytest.approx({"Yes": 0.9, "No": 0.1})
+
+
+@pytest.mark.parametrize("most", [5, 3, 0])
+def test_fewer_logprobs_are_asked_for_where_many_are_refused(server: StandIn, most: int) -> None:
+    def says(body: Mapping[str, Any]) -> Any:
+        if body.get("top_logprobs", 0) > most:
+            said = f"Requested sample logprobs of 20, which is greater than max allowed: {most}"
+            return Answer(400, {"error": {"message": said, "code": 400}})
+        return {"Yes": 0.9, "No": 0.1}
+
+    server.model.says = says
+    client = client_of(server)
+    told = [ask(client, choices=YES_NO).probabilities is not None for _ in range(2)]
+    assert told == [most >= 5] * 2
+    wanted = [body.get("top_logprobs") for body in bodies(server)[1:]]
+    assert wanted == ([20, 5, 5] if most >= 5 else [20, 5, None, None])
+
+
+@pytest.mark.parametrize("text", ["I cannot tell.", "Nothing", "yesterday", "A", "{}"])
+def test_an_answer_that_is_no_choice(server: StandIn, text: str) -> None:
+    server.steer({"model": {"structured": (), "says": [text]}})
+    with pytest.raises(NoChoice) as caught:
+        ask(client_of(server), choices=YES_NO)
+    assert f'answered neither "Yes" nor "No" but "{text}"' in str(caught.value)
+    assert str(caught.value).startswith("Service writer (http://127.0.0.1:")
+
+
+def test_an_answer_that_was_cut_after_its_first_word_says_enough(server: StandIn) -> None:
+    server.steer({"model": {"structured": (), "says": ["No, " + "because " * 100]}})
+    assert ask(client_of(server), max_tokens=16, choices=YES_NO).text == "No"
+
+
+@pytest.mark.parametrize(
+    ("text", "choice"),
+    [
+        ("Yes", "Yes"),
+        ("  yes.", "Yes"),
+        ("**No**", "No"),
+        ('"No", it said', "No"),
+        ("YES!", "Yes"),
+        ("- No", "No"),
+        ("Yesterday", None),
+        ("Not at all", None),
+        ("I say yes", None),
+        ("", None),
+        ("!?", None),
+    ],
+)
+def test_the_first_word_is_the_choice(text: str, choice: str | None) -> None:
+    assert chosen(text, YES_NO) == choice
+
+
+@pytest.mark.parametrize(
+    ("text", "choice"),
+    [("A", "A"), ("b)", "B"), ("**A**: it fits", "A"), ("A.", "A"), ("A boat is there", None)],
+)
+def test_a_letter_stands_alone(text: str, choice: str | None) -> None:
+    assert chosen(text, ("A", "B")) == choice
+
+
+def test_a_choice_of_several_words_goes_before_its_beginning() -> None:
+    assert chosen("no way, never", ("No", "No way")) == "No way"
+
+
+def entry(**tokens: float) -> dict[str, Any]:
+    top = [{"token": token, "logprob": math.log(share)} for token, share in tokens.items()]
+    return {**top[0], "top_logprobs": top}
+
+
+@pytest.mark.parametrize(
+    ("entries", "text", "start"),
+    [
+        ([entry(Yes=0.6, No=0.2)], "Yes", 0),
+        ([entry(Y=0.6, N=0.2), entry(es=1.0)], "Yes", 0),
+        ([entry(**{" Yes": 0.6, " No": 0.2})], "Yes", 0),
+        ([entry(**{'"Yes': 0.6, '"No': 0.1, ' "No': 0.1})], '"Yes"', 1),
+        ([entry(**{'{"a": ': 1.0}), entry(**{'"Y': 0.6, '"N': 0.2})], '{"a": "Yes"}', 7),
+        ([entry(**{"**": 1.0}), entry(**{"Yes**": 0.6, "No**": 0.2, "Nobody": 0.2})], "**Yes**", 2),
+    ],
+)
+def test_probabilities_are_read_where_the_choice_begins(
+    entries: list[dict[str, Any]], text: str, start: int
+) -> None:
+    shares = probabilities(entries, text, start, YES_NO)
+    assert shares == pytest.approx({"Yes": 0.75, "No": 0.25})
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [],
+        [{}],
+        [{"token": 4}],
+        [{"token": "Yes", "logprob": None, "top_logprobs": None}],
+        [{"token": "Yes", "logprob": float("nan"), "top_logprobs": [3, {"token": []}]}],
+        [{"token": "Yes", "logprob": -9999.0, "top_logprobs": []}],
+        [entry(Something=1.0)],
+    ],
+)
+def test_what_is_no_probability_is_none(entries: list[dict[str, Any]]) -> None:
+    assert probabilities(entries, "Yes", 0, YES_NO) is None
+
+
+@given(
+    st.dictionaries(st.text(max_size=4), st.floats(allow_nan=True), max_size=6),
+    st.text(max_size=6),
+    st.integers(-1, 8),
+)
+def test_probabilities_are_together_one_whatever_a_server_tells(
+    tokens: dict[str, float], text: str, start: int
+) -> None:
+    top = [{"token": token, "logprob": value} for token, value in tokens.items()]
+    entries = [{"token": text[:3], "logprob": -1.0, "top_logprobs": top}]
+    shares = probabilities(entries, text, start, YES_NO)
+    assert shares is None or sum(shares.values()) == pytest.approx(1.0)
+
+
+# Obeying
+
+
+@given(st.integers(0, 2**32))
+def test_a_document_of_a_schema_obeys_it(seed: int) -> None:
+    import random
+
+    document = random_document(SCHEMA, random.Random(seed))
+    jsonschema.validate(document, SCHEMA)
+    assert obeys(document, SCHEMA)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"action": 3},
+        {"mood": "angry"},
+        {"lines": "none"},
+        {"lines": [1]},
+        {"more": True},
+    ],
+)
+def test_what_a_server_that_enforces_cannot_say_does_not_obey(change: dict[str, Any]) -> None:
+    good = {"action": "runs", "mood": "sad", "lines": ["Ciao"]}
+    assert obeys(good, SCHEMA)
+    assert not obeys({**good, **change}, SCHEMA)
+    assert not obeys({"action": "runs", "mood": "sad"}, SCHEMA)
+    assert not obeys([good], SCHEMA)
