@@ -251,6 +251,9 @@ class ChatClient:
             cause = cause_of_trouble(spoken.trouble, spoken.hearing.heard)
         else:
             cause = self._cause(task, spoken.reply, spoken, offered)
+        if found is not None and found.form is None:
+            # Refused without a form too: that a form was refused has said nothing.
+            forget(self._entry, task.model)
         error = self._no_answer(task.model, cause)
         of_form = found is not None and found.form is not None and spoken.not_understood
         return _NotUnderstoodError(str(error)) if of_form and not cause.known else error

@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -45,7 +45,7 @@ class Answer:
     data: Any = None
     die: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
-    events: Iterator[bytes | None] | None = None
+    events: Iterable[bytes | None] | None = None
 
 
 class Server(ThreadingHTTPServer):

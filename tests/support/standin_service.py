@@ -25,7 +25,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -344,7 +344,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._head(answer.status, len(raw), isinstance(content, str), **answer.headers)
             self.wfile.write(raw)
 
-    def _stream(self, events: Iterator[bytes | None]) -> None:
+    def _stream(self, events: Iterable[bytes | None]) -> None:
         """Send events as they come, in chunks whose end says that it was all."""
         self.protocol_version, self.close_connection = "HTTP/1.1", True
         self.send_response(200)
@@ -352,8 +352,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.send_header("Connection", "close")
         self.end_headers()
-        with contextlib.suppress(OSError), contextlib.closing(events):
-            for piece in events:
+        with contextlib.suppress(OSError), contextlib.closing(_each(events)) as pieces:
+            for piece in pieces:
                 if piece is None:
                     return
                 self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
@@ -366,6 +366,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/plain" if plain else "application/json")
         self.send_header("Content-Length", str(length))
         self.end_headers()
+
+
+def _each(events: Iterable[bytes | None]) -> Iterator[bytes | None]:
+    """A generator of them; closing it closes what they come from."""
+    yield from events
 
 
 def main() -> None:
