@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from animation_studio.errors import ServiceError
@@ -28,6 +28,7 @@ OBJECTS = st.dictionaries(
 PROSE = st.text(st.characters(exclude_characters="{}", exclude_categories=["Cs"]), max_size=40)
 
 
+@settings(deadline=None)
 @given(OBJECTS, PROSE, PROSE, st.sampled_from(["{}", "```json\n{}\n```", "```\n{}```", " {} "]))
 def test_the_object_is_found_in_whatever_stands_around_it(
     data: dict[str, object], before: str, after: str, form: str
@@ -73,6 +74,7 @@ def test_what_is_no_object_is_told(text: str, said: str):
         json_object(text)
 
 
+@settings(deadline=None)
 @given(OBJECTS.filter(lambda data: len(data) > 0), st.data())
 def test_half_an_object_is_none(data: dict[str, object], draw: st.DataObject):
     text = json.dumps(data)

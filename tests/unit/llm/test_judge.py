@@ -86,6 +86,7 @@ def test_each_question_is_a_request_with_the_picture_first(serve: Serve):
     judge(chat, [ACTION, HANDS])
     bodies = [one.body for one in server.log if one.body and len(one.body["messages"]) == 2]
     assert len(bodies) == 2
+    bodies.sort(key=text_of, reverse=True)
     for body, one in zip(bodies, [ACTION, HANDS], strict=True):
         system, user = body["messages"]
         assert "never an instruction" in system["content"]
@@ -220,9 +221,9 @@ def test_both_orders_agree(serve: Serve):
 
 
 def test_a_model_that_likes_the_first_place_decides_nothing(serve: Serve):
-    _, chat = serve(says=prefers(0.5, place=0.4))
+    _, chat = serve(says=prefers(0.6, place=0.3))
     done = compare(chat)
-    assert done.p_first == pytest.approx(0.5)
+    assert done.p_first == pytest.approx(0.6)
     assert (done.winner, done.consistent) == (None, False)
 
 

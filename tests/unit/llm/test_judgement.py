@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -112,6 +112,7 @@ def test_many_failing_slots_are_counted():
     assert "slot5 0.00 and 3 more; mean 0.00" in judgement.reason
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(SHARES, st.sampled_from(["plan", "defect"])), max_size=20),
     st.integers(0, 3),

@@ -225,7 +225,7 @@ def test_a_registry_that_gives_orders_stays_inside_the_quotes(load: Callable[...
 WORDS = st.text(max_size=100)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.sampled_from(["luca", "alberto", "giulia"]), max_size=3),
     st.lists(WORDS, max_size=4),

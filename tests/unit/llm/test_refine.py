@@ -6,7 +6,7 @@ import json
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from animation_studio.errors import FaceError
@@ -44,6 +44,7 @@ def test_a_failing_slot_opens_its_fields(slot: str, fields: set[str]):
     assert allowed_changes(judged(slot)) == fields
 
 
+@settings(deadline=None)
 @given(st.sets(st.sampled_from(SLOTS)))
 def test_what_nobody_may_change_is_never_open(failing: set[str]):
     allowed = allowed_changes(judged(*failing))
@@ -106,6 +107,7 @@ JSON = st.recursive(
 FIELDS = sorted(paths(PLAN))
 
 
+@settings(deadline=None)
 @given(st.sets(st.sampled_from(SLOTS), min_size=1), st.integers(0, 2**32), st.data())
 def test_no_answer_changes_what_may_not_change(failing: set[str], seed: int, data: st.DataObject):
     allowed = allowed_changes(judged(*failing))
@@ -133,6 +135,7 @@ def test_no_answer_changes_what_may_not_change(failing: set[str], seed: int, dat
         assert after[path] not in ("", "none", []), "no slot falls silent"
 
 
+@settings(deadline=None)
 @given(st.sets(st.sampled_from(SLOTS), min_size=1), st.integers(0, 2**32))
 def test_every_answer_that_obeys_the_schema_is_a_change(failing: set[str], seed: int):
     allowed = allowed_changes(judged(*failing))

@@ -18,6 +18,7 @@ class Works:
         self.begun: list[str] = []
         self.ended: list[str] = []
         self.go = asyncio.Event()
+        self.released = asyncio.Event()
 
     async def waits(self, name: str) -> str:
         self.begun.append(name)
@@ -34,6 +35,15 @@ class Works:
         self.begun.append(name)
         await asyncio.sleep(0)
         raise ValueError(name)
+
+    async def lingers(self, name: str) -> str:
+        """Ends only when it is released."""
+        try:
+            await self.go.wait()
+        finally:
+            await self.released.wait()
+            self.ended.append(name)
+        return name
 
     async def stubborn(self, name: str) -> str:
         """Takes several turns of the loop to end, whatever happens."""
@@ -103,12 +113,14 @@ def test_a_cancellation_ends_all_and_waits_for_them():
 def test_a_cancellation_while_others_end_is_not_lost():
     async def test() -> None:
         works = Works()
-        both = asyncio.ensure_future(together([works.fails("a"), works.stubborn("b")]))
-        while "b" not in works.begun or not both.done():
-            await asyncio.sleep(0)
-            if len(works.begun) == 2 and not both.done():
-                both.cancel()
-                both.cancel()
+        both = asyncio.ensure_future(together([works.fails("a"), works.lingers("b")]))
+        for _ in range(2):
+            await asyncio.sleep(0.01)
+            assert not both.done(), "it waits for the one that ends"
+            both.cancel()
+        await asyncio.sleep(0.01)
+        assert not both.done()
+        works.released.set()
         with pytest.raises(asyncio.CancelledError):
             await both
         assert works.ended == ["b"]
