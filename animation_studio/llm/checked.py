@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeAlias, TypeVar, cast
 
 from ..errors import ServiceError
+from .bounds import bounded
 from .messages import Chat, ChatAnswer, ChatRequest, Message, Tokens
 
 __all__ = ["Checked", "Problems", "ask_checked", "json_object"]
@@ -62,17 +63,18 @@ async def ask_checked(
 ) -> Checked[T]:
     """Ask for a JSON object, and once more, with the problems named, where `check` finds some.
 
+    What goes beyond the request's schema is left out before it is checked (see `bounds`).
     `check` returns what it makes of the object (never a list), or a list of problems. `what` is
     the noun for messages ("plan"). `tokens` counts each answer from its beginning. Raises
     ServiceError when the second answer fails too, beside what `Chat.ask` raises.
     """
     first = await chat.ask(request, tokens)
-    value = _judged(first.text, check)
+    value = _judged(first.text, request, check)
     if not isinstance(value, list):
         return Checked(value, (first,), [])
     problems = cast(Problems, value)
     second = await chat.ask(_repairing(request, first.text, problems), tokens)
-    value = _judged(second.text, check)
+    value = _judged(second.text, request, check)
     if not isinstance(value, list):
         return Checked(value, (first, second), problems)
     raise ServiceError(
@@ -96,12 +98,14 @@ def json_object(text: str) -> dict[str, object]:
     return found
 
 
-def _judged(text: str, check: Callable[[object], T | Problems]) -> T | Problems:
+def _judged(
+    text: str, request: ChatRequest, check: Callable[[object], T | Problems]
+) -> T | Problems:
     try:
-        data = json_object(text)
+        data: object = json_object(text)
     except ValueError as error:
         return [("", str(error))]
-    return check(data)
+    return check(data if request.schema is None else bounded(data, request.schema))
 
 
 def _longest(text: str) -> tuple[dict[str, object] | None, str]:

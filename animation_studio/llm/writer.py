@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import PlanError
 from ..registry import NONE, EntryKind, Registry
 from ..registry.problems import nearest
-from .checked import ask_checked
+from .checked import Problems, ask_checked
 from .messages import Chat, ChatRequest, Message, Tokens
 from .plan import MAX_CHARACTERS, Plan, PlanControl, PlanLine, PlanParts, plan_problems, plan_schema
 from .vocabulary import Vocabulary
@@ -111,7 +111,7 @@ async def write_plan(chat: Chat, brief: Brief, tokens: Tokens | None = None) -> 
     done = await ask_checked(
         chat,
         plan_request(brief),
-        lambda data: plan_problems(data, brief.vocabulary),
+        lambda data: _plan_of(data, brief.vocabulary),
         "plan",
         tokens,
     )
@@ -137,6 +137,16 @@ def plan_request(brief: Brief) -> ChatRequest:
         seed=brief.seed % MAX_SEED,
         schema=plan_schema(brief.vocabulary),
     )
+
+
+def _plan_of(data: object, vocabulary: Vocabulary) -> Plan | Problems:
+    """The plan in an answer, or what is wrong with it. Only a person may say nothing."""
+    plan = plan_problems(data, vocabulary)
+    if isinstance(plan, Plan) and not (
+        plan.characters or plan.action or plan.location or plan.parts != PlanParts()
+    ):
+        return [("", "it says nothing: who, what, where and the parts are all empty")]
+    return plan
 
 
 def _sum(counts: Sequence[int | None]) -> int | None:

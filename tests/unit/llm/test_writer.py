@@ -155,3 +155,10 @@ def test_what_no_plan_can_be_made_of_asks_nothing(qwen: StandIn, asked: Brief, s
     with pytest.raises((PlanError, ConfigError), match=said):
         write(qwen, asked)
     assert not qwen.log
+
+
+def test_a_plan_that_says_nothing_is_none(qwen: StandIn) -> None:
+    script = ScriptedLlm()
+    qwen.model.says = lambda body: '{"reasoning": "hm", "mood": 1}' if script(body) else None
+    with pytest.raises(ServiceError, match="it says nothing"):
+        write(qwen, brief())
