@@ -85,5 +85,5 @@ class Chat(Protocol):
 
         Raises ServiceError, whose message names service, model and cause: not reached, refused
         (401, 404, 400, 429, 5xx), silent, broken off, no chat answer, cut at `max_tokens`, ended
-        by the server, a flood of white space.
+        by the server, a flood of white space; NoChoice for an answer that is none of the choices.
         """

@@ -84,7 +84,7 @@ FORMS: dict[str, Form] = {
             _outputs,
             lambda choices: {"structured_outputs": {"choice": list(choices)}},
         ),
-        # OpenAI's own: older vLLM, Ollama since 0.5, llama.cpp, LM Studio, SGLang, TabbyAPI.
+        # OpenAI's own: older vLLM, Ollama since 0.5, llama.cpp, LM Studio, SGLang.
         Form("response_format", _json_schema),
         # vLLM before 0.11.
         Form(
@@ -92,6 +92,8 @@ FORMS: dict[str, Form] = {
             lambda schema: {"guided_json": schema},
             lambda choices: {"guided_choice": list(choices)},
         ),
+        # TabbyAPI, which takes the wrapping of the form above for the schema itself.
+        Form("json_schema", lambda schema: {"json_schema": schema}),
         # Older llama.cpp, llama-cpp-python.
         Form(
             "json_object",
@@ -104,7 +106,7 @@ _ORDER: Mapping[ServiceKind, tuple[str, ...]] = {
     "vllm": ("structured_outputs", "response_format", "guided"),
     "ollama": ("response_format",),
     "llama_cpp": ("response_format", "json_object"),
-    "openai": ("response_format", "structured_outputs", "guided", "json_object"),
+    "openai": ("response_format", "json_schema", "json_object"),
 }
 
 

@@ -34,10 +34,11 @@ class Chatting:
     """The chat of a model. All attributes may be set by a test at any time.
 
     `structured`: the forms of constraints it knows ("structured_outputs", "response_format",
-    "json_object", "guided"); others are ignored, or with `refuses_unknown` answered 400. `vision`:
-    whether it takes pictures. `streams`, `counts`, `gives_logprobs`: whether it streams, tells
-    usage, tells logprobs. `reasoning` is said before the answer, in `reasoning_field`, or where
-    that is "" as <think> in the text. `token_seconds` pass before each token, of which
+    "json_schema", "json_object", "guided"); others are ignored, or with `refuses_unknown` answered
+    400. `vision`: whether it takes pictures. `streams`, `counts`, `gives_logprobs`: whether it
+    streams, tells usage, tells logprobs. `reasoning` is said before the answer, in
+    `reasoning_field`, or where that is "" as <think> in the text. `token_seconds` pass before each
+    token, of which
     `chunk_tokens` come in an event, whose bytes are sent `chunk_bytes` at a time (0: at once).
     `context` in tokens. `chat_finish` replaces the finish_reason. After `break_after` tokens the
     stream breaks as `break_how` says: "hang", "cut" (the connection), "end" (as if all were said),
@@ -330,6 +331,8 @@ def constraints(body: Mapping[str, Any]) -> list[Constraint]:
         found.append(_of_schema("response_format", wanted["json_schema"]["schema"]))
     elif wanted.get("schema"):
         found.append(_of_schema("json_object", wanted["schema"]))
+    if body.get("json_schema"):
+        found.append(_of_schema("json_schema", body["json_schema"]))
     return found
 
 

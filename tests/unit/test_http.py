@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from animation_studio.errors import ServiceError
-from animation_studio.http import ANSWER_LIMIT, Outcome, Reply, ask
+from animation_studio.http import ANSWER_LIMIT, Outcome, Reply, ask, model_ids
 from animation_studio.registry.services import ServiceEntry
+from tests.support.standin_parts import Answer
 from tests.support.standin_service import StandIn
 
 KEY = "sk-very-secret-1234"
@@ -257,3 +258,67 @@ def test_a_question_can_be_cancelled() -> None:
     with StandIn("vllm") as server:
         server.fault("*", hang=True)
         asyncio.run(run(lambda: bool(server.requests)))
+
+
+def test_a_body_is_given_away_as_it_comes_until_it_is_enough() -> None:
+    pieces: list[bytes] = []
+
+    def take(piece: bytes) -> bool:
+        pieces.append(piece)
+        return b"7" in piece
+
+    with StandIn("openai") as server:
+        said = (f"{n} ".encode() for n in range(100))
+        server.model.says = [Answer(200, events=said)]
+        body = {"model": "tiny", "messages": [{"role": "user", "content": "count"}], "stream": True}
+        entry = entry_at(server.url)
+        reply = asyncio.run(
+            ask(entry, "POST", "/v1/chat/completions", timeout=5, body=body, take=take)
+        )
+    assert reply.ok
+    assert reply.text == ""
+    assert b"".join(pieces).startswith(b"0 1 2 3 4 5 6 7")
+
+
+def test_what_whoever_takes_it_raises_is_raised() -> None:
+    def take(_: bytes) -> bool:
+        raise ServiceError("that is no use")
+
+    with StandIn("vllm") as server, pytest.raises(ServiceError, match="no use"):
+        ask_once(server.url, take=take)
+
+
+def test_an_error_is_not_given_away() -> None:
+    pieces: list[bytes] = []
+    with StandIn("vllm") as server:
+        server.fault("*", status=500, text="no room")
+        reply = ask_once(server.url, take=lambda piece: bool(pieces.append(piece)))
+    assert reply.said == "answered 500: no room"
+    assert pieces == []
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("3", 3.0),
+        ("0.5", 0.5),
+        ("-1", None),
+        ("inf", None),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", None),
+    ],
+)
+def test_how_long_a_server_wants_to_be_left_alone(text: str, seconds: float | None) -> None:
+    head = f"HTTP/1.1 429 Busy\r\nRetry-After: {text}\r\nContent-Length: 0\r\n\r\n"
+    assert ask_raw(head.encode()).retry_after == seconds
+
+
+@pytest.mark.parametrize(
+    ("data", "names"),
+    [
+        ({"data": [{"id": "a"}, {"id": 3}, "b", {"id": "c"}]}, ["a", "c"]),
+        ({"data": {"id": "a"}}, []),
+        ({}, []),
+    ],
+)
+def test_the_names_of_models(data: dict[str, Any], names: list[str]) -> None:
+    assert model_ids(Reply(Outcome.ANSWERED, "answered 200", 200, data=data)) == names
