@@ -12,6 +12,9 @@ __all__ = ["chosen", "probabilities"]
 _WORD = re.compile(r"[^\W_]+")
 # Below this none of the choices was among the tokens that the server tells.
 _LEAST_SUM = 1e-6
+# A choice that is not told is as unlikely as the least likely token that is, or more; beyond this
+# part of all choices that is no answer.
+_UNTOLD = 0.05
 
 
 def chosen(text: str, choices: Sequence[str]) -> str | None:
@@ -39,7 +42,9 @@ def probabilities(
     """Return how likely each choice was, together 1; None where the server does not tell.
 
     `entries` are OpenAI's `logprobs.content` of `text`, in which the choice begins at `start`. A
-    token counts for the choice whose beginning it is: "Y" and "Yes" both for "Yes".
+    token counts for the choice whose beginning it is: "Y" and "Yes" both for "Yes". vLLM tells
+    them after everything else was ruled out, llama.cpp before: there a choice may be missing among
+    the likeliest tokens.
     """
     found = _entry_at(entries, text, start)
     if found is None:
@@ -53,7 +58,10 @@ def probabilities(
             for choice in choices:
                 sums[choice] += share if _is_start(rest, choice) else 0.0
     total = sum(sums.values())
-    return None if total < _LEAST_SUM else {name: value / total for name, value in sums.items()}
+    untold = 0.0 if all(sums.values()) else _least_told(entry)
+    if total < _LEAST_SUM or untold > _UNTOLD * total:
+        return None
+    return {name: value / total for name, value in sums.items()}
 
 
 def _entry_at(
@@ -88,6 +96,16 @@ def _shares(entry: Mapping[str, Any]) -> dict[str, float]:
         if isinstance(token, str) and isinstance(value, int | float) and math.isfinite(value):
             shares[token] = math.exp(min(value, 0.0))
     return shares
+
+
+def _least_told(entry: Mapping[str, Any]) -> float:
+    """Return the probability of the least likely token that is told beside the one that came.
+
+    That one is told whatever its place. Where it stands alone, it is what is left for the others.
+    """
+    shares = _shares(entry)
+    came = shares.pop(str(entry.get("token")), 0.0)
+    return min(shares.values(), default=1.0 - came)
 
 
 def _is_start(token: str, choice: str) -> bool:

@@ -27,7 +27,7 @@ from tests.support.standin_parts import Answer, Question
 __all__ = ["Chatting", "Constraint", "constraints"]
 
 PROSE = "Certainly! Here is what you asked for."
-_LEAST = -9999.0
+_LEAST, _UNLIKELY = -9999.0, -14.0
 
 
 class Chatting:
@@ -52,6 +52,8 @@ class Chatting:
     lock: threading.RLock
     knows: tuple[str, ...] = ("response_format",)
     picture_refusal = (400, "{name} is not a multimodal model")
+    # Whether what the constraint rules out has no probability; llama.cpp tells them before that.
+    masks = True
 
     def prepare_chat(self) -> None:
         """Set the attributes."""
@@ -300,8 +302,9 @@ class Speech:
         if index == self.begins and self.first:
             known = {each: _log(share) for each, share in self.first.items()}
         top = sorted(known.items(), key=lambda one: (not _begins(token, one[0]), -one[1]))
-        masked = ((f"masked{i}", _LEAST) for i in range(max(most - len(top), 0)))
-        listed = [_logprob(*one) for one in [*top, *masked]][:most]
+        rest = _LEAST if self.model.masks else _UNLIKELY
+        others = ((f"other{i}", rest) for i in range(max(most - len(top), 0)))
+        listed = [_logprob(*one) for one in [*top, *others]][:most]
         return {**_logprob(token, known.get(token, 0.0)), "top_logprobs": listed}
 
 

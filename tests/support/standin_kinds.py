@@ -270,7 +270,8 @@ class LlamaCpp(Model):
     """llama-server: with `router` the `states` of its models, without it one model; `idle` is a
     single model that --sleep-idle-seconds put to sleep."""
 
-    knows = ("response_format", "json_object")
+    knows = ("response_format", "json_schema", "json_object")
+    masks = False
     picture_refusal = (500, "image input is not supported - hint: you may need the mmproj")
 
     def prepare(self) -> None:

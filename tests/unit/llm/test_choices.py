@@ -170,6 +170,27 @@ def test_what_is_no_probability_is_none(entries: list[dict[str, Any]]) -> None:
     assert probabilities(entries, "Yes", 0, YES_NO) is None
 
 
+@pytest.mark.parametrize(
+    ("entries", "known"),
+    [
+        # Told after the mask, as vLLM does: what is not among them cannot come.
+        ([entry(Yes=0.9, masked=1e-300)], True),
+        # Told before it, as llama.cpp does: "No" is less likely than the last that is told.
+        ([entry(Yes=0.9, The=0.05, It=0.001)], True),
+        ([entry(Yes=0.5, The=0.3, It=0.2)], False),
+        # The token that came is told although it is not among the likeliest.
+        ([entry(Yes=0.001, The=0.3, It=0.2)], False),
+        ([entry(Yes=0.001, The=0.3, No=0.2)], True),
+        ([entry(Yes=0.99)], True),
+        ([entry(Yes=0.6)], False),
+    ],
+)
+def test_a_choice_that_is_not_told_may_be_likely_or_not(
+    entries: list[dict[str, Any]], known: bool
+) -> None:
+    assert (probabilities(entries, "Yes", 0, YES_NO) is not None) is known
+
+
 @given(
     st.dictionaries(st.text(max_size=4), st.floats(allow_nan=True), max_size=6),
     st.text(max_size=6),
