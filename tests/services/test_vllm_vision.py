@@ -8,7 +8,8 @@ Measured, and what it means for us:
 - The MIME type of a data URL is not looked at; a picture that is none is a 400 that says so.
 - Sides of more than 200 to 1 are refused.
 - JSON texts may hold control characters that JSON forbids: the grammar lets them through.
-- structured_outputs.disable_any_whitespace of a request is ignored; the server's own holds.
+- structured_outputs.disable_any_whitespace of a request is ignored: only the server's own setting
+  holds, so a client has to see floods of white space itself.
 """
 
 from __future__ import annotations
@@ -154,6 +155,22 @@ def test_a_schema_holds_beside_a_picture(vision_vllm):
         assert said["who"] in SCHEMA["properties"]["who"]["enum"]
         assert len(said["seen"]) <= 3
         assert all(len(text) <= 12 for text in said["seen"])
+
+
+def test_white_space_is_the_servers_choice(vision_vllm):
+    """Whose own setting forbids it here."""
+    for asked_for in (False, True):
+        body = answer(
+            vision_vllm,
+            asked("What is there?"),
+            max_tokens=400,
+            temperature=1.0,
+            seed=1,
+            structured_outputs={"json": SCHEMA, "disable_any_whitespace": asked_for},
+        )
+        text = body["choices"][0]["message"]["content"]
+        said = json.loads(text, strict=False)
+        assert json.dumps(said, separators=(",", ":"), ensure_ascii=False) == text
 
 
 @pytest.mark.parametrize(
