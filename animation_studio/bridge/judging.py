@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import PlanError
 from ..llm.chat import ChatClient
-from ..llm.judge import judge_picture
+from ..llm.judge import judge_pictures
 from ..llm.judgement import Asked, Judgement, JudgementRules, judgement_of
 from ..llm.pictures import encoded
 from ..llm.plan import Plan
@@ -132,24 +132,20 @@ def judge_all(
         gpu.show(node_id, f"{key}: {done} of {total} answers")
 
     async def work(chat: ChatClient) -> list[Judgement]:
-        slots = asyncio.Semaphore(entry.parallel)
-        judgements = []
-        # One picture after the other: its questions share the beginning of their prompt.
-        for picture in readable:
-            file = await asyncio.get_running_loop().run_in_executor(None, encoded, picture)
-            judgements.append(
-                await judge_picture(
-                    chat,
-                    file,
-                    picture_sha256(picture),
-                    asked,
-                    rules,
-                    service=key,
-                    slots=slots,
-                    progress=answered,
-                )
-            )
-        return judgements
+        loop = asyncio.get_running_loop()
+        files = [
+            (await loop.run_in_executor(None, encoded, one), picture_sha256(one))
+            for one in readable
+        ]
+        return await judge_pictures(
+            chat,
+            files,
+            asked,
+            rules,
+            service=key,
+            slots=asyncio.Semaphore(entry.parallel),
+            progress=answered,
+        )
 
     made, warnings = llm.converse(key, node_id, work) if readable else ([], [])
     given = iter(made)
@@ -171,7 +167,8 @@ def _unreadable(
     reason: str, asked: Sequence[Asked], rules: JudgementRules, service: str
 ) -> Judgement:
     judgement = judgement_of("", [], rules, service=service, model="", unanswered=asked)
-    return judgement.model_copy(update={"reason": f"it cannot be read: {reason}"})
+    said = {"reason": f"it cannot be read: {reason}", "accepted": False, "mean": 0.0}
+    return judgement.model_copy(update=said)
 
 
 def _lines(judgements: Sequence[Judgement]) -> list[str]:

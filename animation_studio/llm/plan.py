@@ -57,6 +57,8 @@ __all__ = [
 
 # In a field's JSON schema: of which kind its names are, to be replaced by the keys themselves.
 NAMES = "x-names"
+# Control characters, lone surrogates, private and unassigned ones; U+FFFD stands for broken bytes.
+_NO_TEXT = ("Cc", "Cs", "Co", "Cn")
 # Kinds that a picture may also be without.
 _OPTIONAL: tuple[NameKind, ...] = ("background", "style", "expression", "pose")
 MAX_CHARACTERS = 4
@@ -75,7 +77,7 @@ def _text(value: object) -> object:
 
 
 def _is_text(character: str) -> bool:
-    return unicodedata.category(character) not in ("Cc", "Cs", "Co", "Cn")
+    return character != "\ufffd" and unicodedata.category(character) not in _NO_TEXT
 
 
 def _listed(value: object) -> object:

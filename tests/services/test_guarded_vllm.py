@@ -7,15 +7,14 @@ says of itself, and the product reads them with its own meter.
 from __future__ import annotations
 
 import json
-import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.support import nvml_standin
 from tests.support.face_graphs import node
+from tests.support.follower import Follower
 from tests.support.nvml_standin import ScriptedGpu
 from tests.support.pictures import saved
 from tests.support.prompts import bundled, changed, node_id, page_form
@@ -25,32 +24,6 @@ from tests.support.waiting import until
 
 GB = 10**9
 AWAKE, ASLEEP = 11 * GB, int(1.2 * GB)
-
-
-class Follower:
-    """Lets the scripted GPU hold what the server should hold, and keeps what was seen."""
-
-    def __init__(self, gpu: ScriptedGpu, memory: Callable[[], int]) -> None:
-        self.seen: list[int] = []
-        self._gpu, self._memory = gpu, memory
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Follower:
-        self._gpu.set(used=self._memory())
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._ended.wait(0.05):
-            used = self._memory()
-            if not self.seen or self.seen[-1] != used:
-                self.seen.append(used)
-                self._gpu.set(used=used)
 
 
 @pytest.fixture
