@@ -168,14 +168,14 @@ class ChatClient:
                 return Tried.REFUSED
             if spoken.reply.status == 500:
                 return Tried.FAILED
-            if isinstance(spoken.trouble, Endless):
-                return Tried.IGNORED
-            if not spoken.good:
+            endless = isinstance(spoken.trouble, Endless)
+            if not (spoken.good or endless):
                 raise await self._failure(task, spoken)
             hearing = spoken.hearing
+            cut = endless or hearing.finish == "length"
             thinks = bool(hearing.reasoning) or hearing.answer_start > 0
-            if hearing.answer or hearing.finish != "length" or not thinks:
-                return probe.judge(hearing.answer)
+            if hearing.answer or not (cut and thinks):
+                return probe.judge(hearing.answer, cut=cut)
         return Tried.UNCLEAR
 
     # What comes of it

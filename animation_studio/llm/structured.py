@@ -1,9 +1,9 @@
 """How a server is held to a schema or to choices: found out by asking, not assumed.
 
-Servers ignore what they do not know and answer 200 all the same. So each form is tried once with a
-schema whose only document holds a random word that the prompt does not: only who enforces it can
-answer that. What was found is remembered for each server and model while the process runs, and
-forgotten when the server does not keep to it.
+Servers ignore what they do not know and answer 200 all the same. So each form is tried once with
+the only choice, or a schema whose only document holds, a random word that the prompt does not have:
+only who enforces it can answer that. What was found is remembered for each server and model while
+the process runs, and forgotten when the server does not keep to it.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ _ORDER: Mapping[ServiceKind, tuple[str, ...]] = {
 class Tried(Enum):
     """What became of a probe.
 
-    FAILED: the server itself did, of which the form may be the cause. UNCLEAR: the model thought
-    for so long that nothing can be said.
+    FAILED: the server itself did, of which the form may be the cause. UNCLEAR: the answer was cut
+    before anything could be said, in thoughts or in white space that JSON allows.
     """
 
     OBEYED = "obeyed"
@@ -136,13 +136,19 @@ class Probe:
     @property
     def fields(self) -> dict[str, Any]:
         """What the request's body needs besides the rest."""
+        if self.form.of_choices is not None:
+            # Allows no white space, which a model may write until it is cut.
+            return self.form.of_choices([self.word])
         return self.form.of_schema(_closed(_WORD, [self.word]))
 
-    def judge(self, text: str) -> Tried:
-        """Return whether a text that may be cut at its end can only come from the schema."""
+    def judge(self, text: str, *, cut: bool) -> Tried:
+        """Return whether a text can only come from what was asked; `cut`: it is not whole."""
+        begins = json.dumps({_WORD: self.word}, separators=(",", ":"))[:-2]
+        expected = begins if self.form.wraps else self.word
         bare = "".join(text.split())
-        begins = json.dumps({_WORD: self.word}, separators=(",", ":"))
-        return Tried.OBEYED if bare[: len(begins) - 2] == begins[:-2] else Tried.IGNORED
+        if bare.startswith(expected):
+            return Tried.OBEYED
+        return Tried.UNCLEAR if cut and bare and expected.startswith(bare) else Tried.IGNORED
 
 
 @dataclass

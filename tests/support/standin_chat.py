@@ -36,9 +36,9 @@ class Chatting:
     `structured`: the forms of constraints it knows ("structured_outputs", "response_format",
     "json_schema", "json_object", "guided"); others are ignored, or with `refuses_unknown` answered
     400. `vision`: whether it takes pictures. `streams`, `counts`, `gives_logprobs`: whether it
-    streams, tells usage, tells logprobs. `reasoning` is said before the answer, in
-    `reasoning_field`, or where that is "" as <think> in the text. `token_seconds` pass before each
-    token, of which
+    streams, tells usage, tells logprobs. `blanks`: how much white space its own documents have
+    after the first brace. `reasoning` is said before the answer, in `reasoning_field`, or where
+    that is "" as <think> in the text. `token_seconds` pass before each token, of which
     `chunk_tokens` come in an event, whose bytes are sent `chunk_bytes` at a time (0: at once).
     `context` in tokens. `chat_finish` replaces the finish_reason. After `break_after` tokens the
     stream breaks as `break_how` says: "hang", "cut" (the connection), "end" (as if all were said),
@@ -64,6 +64,7 @@ class Chatting:
         self.streams = True
         self.counts = True
         self.gives_logprobs = True
+        self.blanks = 0
         self.reasoning = ""
         self.reasoning_field = "reasoning_content"
         self.token_seconds = 0.0
@@ -162,7 +163,8 @@ class Chatting:
         if held.choices:
             share = 0.5 + source.random() / 2
             return {**dict.fromkeys(held.choices, 1 - share), held.choices[0]: share}
-        return json.dumps(random_document(held.schema, source), separators=(",", ":"))
+        document = json.dumps(random_document(held.schema, source), separators=(",", ":"))
+        return document.replace("{", "{" + "\n" * self.blanks, 1)
 
     def held_to(self, body: Mapping[str, Any]) -> Constraint | None:
         """The constraint that it enforces: the first of a form that it knows."""

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from animation_studio.errors import ServiceError
 from animation_studio.llm import structured
-from animation_studio.llm.structured import obeys
+from animation_studio.llm.structured import FORMS, Probe, Tried, obeys
 from tests.support.chats import SCHEMA, ask, client_of, fails, request, run
-from tests.support.standin_documents import random_document
+from tests.support.standin_chat import constraints
+from tests.support.standin_documents import legal_documents, random_document
 from tests.support.standin_kinds import KINDS
 from tests.support.standin_parts import Answer
 from tests.support.standin_service import StandIn
@@ -101,18 +102,50 @@ def test_a_server_that_knows_none_is_told_in_words(kind: str) -> None:
     assert "response_format" not in plan
 
 
-def test_a_probe_is_short_and_its_word_stands_in_the_schema_alone(server: StandIn) -> None:
-    for _ in range(2):
-        structured._found.clear()
-        ask(client_of(server), schema=SCHEMA)
-    probes = bodies(server)[0::2]
+@pytest.mark.parametrize("kind", ["vllm", "ollama"])
+def test_a_probe_is_short_and_its_word_is_new_and_not_in_the_prompt(kind: str) -> None:
     words = set()
-    for probe in probes:
-        assert probe["max_tokens"] <= 48
-        (word,) = probe["structured_outputs"]["json"]["properties"]["word"]["enum"]
-        assert word not in json.dumps(probe["messages"])
-        words.add(word)
-    assert len(words) == 2
+    with StandIn(kind) as server:
+        for _ in range(3):
+            structured._found.clear()
+            ask(client_of(server), schema=SCHEMA)
+        for probe in bodies(server)[0::2]:
+            assert probe["max_tokens"] <= 48
+            (held,) = constraints(probe)
+            (document,) = legal_documents(held.schema, 2)
+            (word,) = document.values() if isinstance(document, dict) else [document]
+            assert word not in json.dumps(probe["messages"])
+            words.add(word)
+    assert len(words) == 3
+
+
+@pytest.mark.parametrize("blanks", [30, 1000])
+def test_white_space_in_the_place_of_the_word_is_no_sign_of_freedom(blanks: int) -> None:
+    """A model that is held to JSON may write nothing else until it is cut or stopped."""
+
+    said = json.dumps({"action": "runs", "mood": "sad", "lines": []})
+    with StandIn("ollama", blanks=blanks, says=[said]) as server:
+        assert ask(client_of(server), schema=SCHEMA).enforced
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "cut", "tried"),
+    [
+        ("response_format", '{"word": "bcdfgh"}', False, Tried.OBEYED),
+        ("response_format", '{\n\t"word" : "bcdfgh', True, Tried.OBEYED),
+        ("response_format", '{"word": "bcd', True, Tried.UNCLEAR),
+        ("response_format", "{ \n\n", True, Tried.UNCLEAR),
+        ("response_format", "{ \n\n", False, Tried.IGNORED),
+        ("response_format", '{"word": "hello"}', False, Tried.IGNORED),
+        ("response_format", "", True, Tried.IGNORED),
+        ("response_format", "bcdfgh", False, Tried.IGNORED),
+        ("structured_outputs", "bcdfgh", False, Tried.OBEYED),
+        ("structured_outputs", "bc", True, Tried.UNCLEAR),
+        ("structured_outputs", "Hello", False, Tried.IGNORED),
+    ],
+)
+def test_what_an_answer_to_a_probe_means(form: str, text: str, cut: bool, tried: Tried) -> None:
+    assert Probe(FORMS[form], "bcdfgh").judge(text, cut=cut) is tried
 
 
 def test_a_plain_question_needs_no_probe(server: StandIn) -> None:
