@@ -35,6 +35,8 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 REGISTRY = load_registry([CONFIGS])
 KNOWN = vocabulary_of(REGISTRY, PoseLibrary([CONFIGS / "poses"]).names())
 BEACH = "Luca running on the beach, excited"
+# A text that takes some seconds, whatever is in it.
+LONG = {"type": "string", "minLength": 4000, "maxLength": 8000}
 # More than any answer here takes; a hang is no endless test.
 SECONDS = 120.0
 
@@ -184,7 +186,7 @@ def test_who_goes_away_frees_the_server(vllm):
 
     async def leave() -> None:
         begun = asyncio.Event()
-        request = said("Tell a story.", max_tokens=12000, temperature=1.0)
+        request = said("Tell a story.", max_tokens=12000, schema=LONG)
         answer = asyncio.create_task(client.ask(request, lambda count: begun.set()))
         await begun.wait()
         assert await asyncio.to_thread(running, vllm) == 1
@@ -209,7 +211,7 @@ def test_one_that_is_put_to_sleep_meanwhile(slept):
 
     async def cut_off() -> str:
         begun = asyncio.Event()
-        request = said("Tell a story.", max_tokens=12000, temperature=1.0)
+        request = said("Tell a story.", max_tokens=12000, schema=LONG)
         answer = asyncio.create_task(client.ask(request, lambda count: begun.set()))
         await begun.wait()
         await asyncio.to_thread(slept.ask, "POST", "/sleep?level=1&mode=abort")
