@@ -28,10 +28,10 @@ _REPORT = 0.2
 _OBJECT = b"{"
 _OPEN, _CLOSE = "<think>", "</think>"
 _FLOOD = re.compile(rf"\s{{{_MAX_BLANK + 1}}}")
-# What a request says of it vLLM 0.32 ignores.
+# What a request says of it vLLM 0.32 ignores, and it needs to be told the backend by name.
 _NO_BLANKS = (
-    "Try another seed or model; vLLM writes none when it is started with "
-    """--structured-outputs-config '{"disable_any_whitespace": true}'."""
+    "Try another seed or a higher temperature; vLLM writes none when it is started with "
+    """--structured-outputs-config '{"backend": "xgrammar", "disable_any_whitespace": true}'."""
 )
 _ANOTHER_MODEL = "Try another seed; if it stays so, use another model."
 
