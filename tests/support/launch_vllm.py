@@ -35,6 +35,11 @@ __all__ = ["command_of", "log_of", "main", "parse"]
 START_SECONDS = 240.0
 MODEL = "tiny"
 TORCHVISION_SITE = Path(__file__).with_name("torchvision_site")
+# Models of noise may write white space for ever where it is legal.
+NO_WHITE_SPACE = (
+    "--structured-outputs-config",
+    json.dumps({"backend": "xgrammar", "disable_any_whitespace": True}),
+)
 # For a model that sees: so many pictures in one request.
 PICTURES = ("--limit-mm-per-prompt", json.dumps({"image": 4, "video": 0}))
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -46,10 +51,6 @@ SETTINGS = (
     *("--max-model-len", "16384"),
     *("--kv-cache-memory-bytes", "64M"),  # 64,000 tokens
     "--disable-uvicorn-access-log",
-    *(
-        "--structured-outputs-config",
-        json.dumps({"backend": "xgrammar", "disable_any_whitespace": True}),
-    ),
 )
 
 
@@ -62,6 +63,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--pidfile", type=Path, required=True)
     parser.add_argument("--name", default=MODEL, help="the model's name in requests")
     parser.add_argument("--torchvision", type=Path, help="its folder, for a model that sees")
+    parser.add_argument(
+        "--white-space", action="store_true", help="legal in JSON, as where users start it"
+    )
     parser.add_argument("--no-dev-mode", action="store_true", help="without the sleep routes")
     stays = parser.add_mutually_exclusive_group()
     stays.add_argument("--foreground", action="store_true", help="become the server")
@@ -81,6 +85,7 @@ def command_of(options: argparse.Namespace) -> list[str]:
         *("--host", "127.0.0.1", "--port", str(options.port)),
         *("--model", str(options.model), "--served-model-name", options.name),
         *SETTINGS,
+        *(() if options.white_space else NO_WHITE_SPACE),
         *(PICTURES if options.torchvision else ()),
     ]
 

@@ -63,6 +63,7 @@ class VllmCommands:
         port: int | None = None,
         dev_mode: bool = True,
         name: str = MODEL,
+        white_space: bool = False,
     ) -> VllmCommands:
         """Return them; `folder` gets the log and the pidfile, and nothing is started."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -74,6 +75,7 @@ class VllmCommands:
             *("--port", str(port), "--pidfile", str(pidfile)),
             *(["--torchvision", str(parts.torchvision)] if parts.torchvision else []),
             *([] if dev_mode else ["--no-dev-mode"]),
+            *(["--white-space"] if white_space else []),
         ]
         stop = [sys.executable, str(SUPPORT / "stop_by_pidfile.py"), str(pidfile)]
         return cls(f"http://{HOST}:{port}", pidfile, start, [*start, "--foreground"], stop)
@@ -114,13 +116,17 @@ class VllmServer:
         dev_mode: bool = True,
         api_key: str | None = None,
         name: str = MODEL,
+        white_space: bool = False,
     ) -> VllmServer:
         """Start one and return it when it answers (25-45 s). `folder` gets its log.
 
-        `dev_mode` opens the sleep routes; with `api_key` /v1 asks for it. There is no
+        `dev_mode` opens the sleep routes; with `api_key` /v1 asks for it; `white_space` makes it
+        legal between the parts of JSON, as it is where users start vLLM. There is no
         --enable-sleep-mode: on a processor vLLM refuses to start with it, and sleeps without.
         """
-        commands = VllmCommands.make(parts, folder, port=port, dev_mode=dev_mode, name=name)
+        commands = VllmCommands.make(
+            parts, folder, port=port, dev_mode=dev_mode, name=name, white_space=white_space
+        )
         server = cls(commands, name, api_key)
         server._launch()
         return server
