@@ -69,7 +69,7 @@ def prepare_tests(steps: Steps) -> tuple[Workshop, dict[str, str]]:
         ensure_compiler(steps)
         steps.step("Faces, and models that know them")
         ensure_faces(home, workshop.dev, steps)
-        steps.step("A vLLM on the processor, and a tiny model for it")
+        steps.step("A vLLM on the processor, and two tiny models for it")
         reason = why_no_vllm()
         if reason:
             steps.note(reason)
