@@ -17,7 +17,16 @@ from animation_studio.gpu.services import open_service
 from animation_studio.registry.services import ServiceEntry
 from tests.support.standin_service import StandIn
 
-__all__ = ["FAULTS", "SHORT", "check_error", "fails", "only_service", "run", "service_of"]
+__all__ = [
+    "FAULTS",
+    "SHORT",
+    "check_error",
+    "fails",
+    "only_service",
+    "run",
+    "service_file",
+    "service_of",
+]
 
 # Of configs/services.yaml.
 _SHIPPED = ("qwen2.5-vl-7b", "qwen2.5-14b", "qwen2.5-coder-7b", "gpt-sovits")
@@ -55,8 +64,13 @@ def only_service(
 ) -> None:
     """Write the stand-ins' configuration to `config`, with one service in place of the shipped."""
     shutil.copytree(standins, config)
+    (config / "services.yaml").write_text(service_file(key, entry, gpu), encoding="utf-8")
+
+
+def service_file(key: str, entry: Mapping[str, Any], gpu: Mapping[str, Any] | None = None) -> str:
+    """Return a services.yaml with one service in place of the shipped."""
     text = {"services": {**dict.fromkeys(_SHIPPED), key: dict(entry)}, "gpu": dict(gpu or {})}
-    (config / "services.yaml").write_text(yaml.safe_dump(text), encoding="utf-8")
+    return yaml.safe_dump(text)
 
 
 def run(act: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
