@@ -49,6 +49,9 @@ SETTINGS = (
     *("--dtype", "float32"),
     *("--max-num-seqs", "4"),
     *("--max-model-len", "16384"),
+    # Whole: on a processor vLLM 0.32 ends ("CPU Generator does not use offset") where it has to
+    # read a prompt in parts and the request has a seed.
+    *("--max-num-batched-tokens", "16384"),
     *("--kv-cache-memory-bytes", "64M"),  # 64,000 tokens
     "--disable-uvicorn-access-log",
 )
