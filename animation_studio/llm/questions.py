@@ -172,12 +172,24 @@ def _count(plan: Plan) -> Iterator[_Said]:
 
 
 def _doing(plan: Plan, registry: Registry) -> Iterator[_Said]:
+    names = {name for key in plan.characters for name in _names(registry.character(key))}
+
+    def about(question: str, text: str) -> str:
+        named = not names.isdisjoint(re.findall(r"\w+", text.casefold()))
+        return question + " Names do not matter." * named
+
+    # What the sentence asked for. No change of the plan touches it, so that rounds cannot drift.
+    if plan.intent and normalised(plan.intent) != normalised(plan.action):
+        yield _Said(
+            "intent",
+            about("Is this what the picture shows: {text}?", plan.intent),
+            "Say who does what, and where, in the words of action and setting.",
+            plan.intent,
+        )
     if plan.action:
-        names = {name for key in plan.characters for name in _names(registry.character(key))}
-        named = not names.isdisjoint(_each(normalised(plan.action)))
         yield _Said(
             "action",
-            "Does the picture show this action: {text}?" + (" Names do not matter." * named),
+            about("Does the picture show this action: {text}?", plan.action),
             "Say the action in fewer, plainer words; show the whole body; add a pose.",
             plan.action,
         )

@@ -37,6 +37,7 @@ _BY_SLOT: Mapping[str, tuple[str, ...]] = {
     "character": (*_FRAMING, "parts.action"),
     "other": (*_FRAMING, "parts.action"),
     "count": (*_FRAMING, "parts.avoid"),
+    "intent": ("action", "parts.action", "parts.setting"),
     "action": ("action", "controls", "parts.action"),
     "expression": ("expression", "parts.action"),
     "emotion": ("expression", "parts.action"),

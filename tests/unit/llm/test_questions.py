@@ -266,3 +266,13 @@ def test_questions_are_short_distinct_and_well_formed(
         assert one.question.isprintable()
         assert one.suggestion
     assert [one.slot for one in asked][-len(DEFECTS) :] == DEFECTS
+
+
+def test_what_the_sentence_asked_for_is_asked_in_every_round(shipped: Registry) -> None:
+    """A change of the plan cannot touch it, so a picture is held to it however often it changes."""
+    first = Plan(characters=["luca"], intent="Luca waits at sunset", time="sunset")
+    drifted = first.model_copy(update={"time": "noon"})
+    asked = 'Is this what the picture shows: "Luca waits at sunset"? Names do not matter.'
+    assert questions(first, shipped)["intent"] == questions(drifted, shipped)["intent"] == asked
+    said_twice = Plan(intent="Waves break.", action="waves break.")
+    assert "intent" not in questions(said_twice, shipped)
