@@ -11,11 +11,18 @@ from comfy_execution.graph_utils import GraphBuilder, is_link
 from ..animation_studio.bridge import studio
 from ..animation_studio.errors import PlanError
 from ..animation_studio.registry import AUTO_WEIGHT, ENTRY_KINDS, NONE, OWN
-from .choices import problem_of
-from .face_inputs import plain_values
-from .judge import judge_inputs, judge_service_input
-from .plan import service_input, temperature_input
-from .plan_outputs import dialect_input
+from .lists import plain_values, single_values
+from .plan_inputs import (
+    character_input,
+    check_character,
+    dialect_input,
+    judge_inputs,
+    judge_service_input,
+    seed_input,
+    sentence_input,
+    service_input,
+    temperature_input,
+)
 from .report import report_ui
 from .types import CATEGORY, LookType, PlanType, SamplingType
 
@@ -51,35 +58,16 @@ class UntilAccepted(io.ComfyNode):
                 io.Model.Input("model", tooltip="The checkpoint's model."),
                 io.Clip.Input("clip", tooltip="The checkpoint's text encoders."),
                 io.Vae.Input("vae", tooltip="Decodes the pictures."),
-                io.String.Input(
-                    "sentence",
-                    default="Luca running on the beach, excited",
-                    multiline=True,
-                    placeholder="what the picture shows, in any language",
-                    tooltip="As for a Prompt Writer; not read when a plan is linked.",
-                ),
+                sentence_input("As for a Prompt Writer; not read when a plan is linked."),
                 service_input(
                     "The language model that writes and changes the plan. auto: the first one.",
                     "writer",
                 ),
                 judge_service_input("judge"),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Of the plan and the first picture; each further round has one more.",
-                ),
+                seed_input("Of the plan and the first picture; each further round has one more."),
                 temperature_input(0.3),
                 dialect_input(),
-                io.Combo.Input(
-                    "character",
-                    options=[NONE, *studio.registry().choices("character")],
-                    default=NONE,
-                    tooltip="The main character, whatever the sentence says. none: whom the "
-                    "sentence names.",
-                ),
+                character_input(),
                 io.Combo.Input(
                     "quality",
                     options=[OWN, *studio.registry().quality],
@@ -137,9 +125,7 @@ class UntilAccepted(io.ComfyNode):
     def validate_inputs(cls, character: list[str] | None = None) -> bool | str:
         """Check the character; the others speak up in the run."""
         name = character[0] if isinstance(character, list) and character else character
-        if not isinstance(name, str) or name == NONE:
-            return True
-        return problem_of(lambda: studio.registry().character(name))
+        return check_character(name)
 
     @classmethod
     def fingerprint_inputs(cls, **lists: Any) -> str:
@@ -156,7 +142,7 @@ class UntilAccepted(io.ComfyNode):
         """Write the plan and expand into the first round."""
         from ..animation_studio.bridge import plans, rounds
 
-        values = _single(lists)
+        values = single_values(lists, "Until Accepted", PlanError)
         own = str(cls.hidden.unique_id)
         wish = rounds.RoundsWish(
             writer=values["writer"],
@@ -260,17 +246,6 @@ class JudgeRound(io.ComfyNode):
             len(step.course.rounds),
             ui=report_ui(step.lines, step.warnings),
         )
-
-
-def _single(lists: Mapping[str, list[Any]]) -> dict[str, Any]:
-    """The values of inputs that come as lists of one; more are refused."""
-    for name, values in lists.items():
-        if len(values) > 1:
-            raise PlanError(
-                f"{name}: {len(values)} values came as a list, and Until Accepted takes one. Use "
-                "one Until Accepted for each."
-            )
-    return plain_values(lists)
 
 
 def _expanded(

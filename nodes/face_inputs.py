@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from ..animation_studio.bridge import face_engines, studio
 from ..animation_studio.registry import NONE
 from .choices import problem_of
+from .lists import plain_values
 from .types import LookType, ReferencesType
 
 # What works on faces is imported where it is used, so that it costs nothing at ComfyUI's start.
@@ -29,7 +30,6 @@ __all__ = [
     "judge_request",
     "judged_characters",
     "link_inputs",
-    "plain_values",
     "score_input",
     "verdict_outputs",
     "when_none_input",
@@ -220,17 +220,6 @@ def fingerprint(values: Mapping[str, Any], names: tuple[str, ...] = CHARACTERS) 
     chosen = [plain.get(name) for name in names]
     characters = [one for one in chosen if isinstance(one, str) and one != NONE]
     return face_references.references_fingerprint(characters, str(plain.get("engine")))
-
-
-def plain_values(lists: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the first of each list that a node with is_input_list gets; plain values as they are.
-
-    What comes by link is None where ComfyUI does not know it yet.
-    """
-    return {
-        name: value[0] if isinstance(value, list | tuple) and value else value
-        for name, value in lists.items()
-    }
 
 
 def check_character(character: str | list[str] | None) -> bool | str:

@@ -22,11 +22,11 @@ from .face_inputs import (
     judge_request,
     judged_characters,
     link_inputs,
-    plain_values,
     score_input,
     verdict_outputs,
     when_none_input,
 )
+from .lists import plain_values
 from .report import report_ui
 from .types import CATEGORY, ReferencesType
 

@@ -8,49 +8,21 @@ from typing import Any
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from .face_inputs import PASS_BEST, plain_values, when_none_input
-from .plan import seed_input, service_input, temperature_input
-from .plan_outputs import dialect_input, plan_outputs, plan_values
+from .face_inputs import PASS_BEST, when_none_input
+from .lists import plain_values
+from .plan_inputs import (
+    dialect_input,
+    judge_inputs,
+    judge_service_input,
+    seed_input,
+    service_input,
+    temperature_input,
+)
+from .plan_outputs import plan_outputs, plan_values
 from .report import report_ui
 from .types import CATEGORY, JudgementType, PlanType
 
-__all__ = ["Judge", "Refine", "judge_inputs"]
-
-
-def judge_inputs() -> list[io.Input]:
-    """Return the widgets that say how a picture is judged."""
-    return [
-        io.Float.Input(
-            "threshold",
-            default=0.7,
-            min=0.0,
-            max=1.0,
-            step=0.01,
-            tooltip="What the mean of all answers must reach: 0 is no to everything, 1 is yes.",
-        ),
-        io.Float.Input(
-            "slot_threshold",
-            default=0.3,
-            min=0.0,
-            max=1.0,
-            step=0.01,
-            tooltip="What every single answer must reach: one clear no is enough to reject.",
-        ),
-        io.Boolean.Input(
-            "defects",
-            default=True,
-            tooltip="Also ask about common defects: hands, limbs, faces, blur, text, doubles.",
-        ),
-    ]
-
-
-def judge_service_input(name: str = "service") -> io.Combo.Input:
-    """Return the combo of the model that judges."""
-    return service_input(
-        "The model that looks at the pictures, from services.yaml. auto: the first with "
-        "`vision: true`. It is woken, or started, where it sleeps.",
-        name,
-    )
+__all__ = ["Judge", "Refine"]
 
 
 class Judge(io.ComfyNode):

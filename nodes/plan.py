@@ -6,13 +6,20 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..animation_studio.bridge import studio
-from ..animation_studio.registry import AUTO_SERVICE, NONE
-from .choices import problem_of
-from .plan_outputs import dialect_input, plan_outputs, plan_values
+from ..animation_studio.registry import AUTO_SERVICE
+from .plan_inputs import (
+    character_input,
+    check_character,
+    dialect_input,
+    seed_input,
+    sentence_input,
+    service_input,
+    temperature_input,
+)
+from .plan_outputs import plan_outputs, plan_values
 from .types import CATEGORY, PlanType
 
-__all__ = ["PlanFromText", "PromptWriter", "seed_input", "service_input", "temperature_input"]
+__all__ = ["PlanFromText", "PromptWriter"]
 
 _EXAMPLE = """characters: luca
 expression: excited
@@ -24,39 +31,6 @@ parts:
   light: golden hour
   camera: wide shot
 """
-
-
-def service_input(tooltip: str, name: str = "service") -> io.Combo.Input:
-    """Return the combo of the language models of services.yaml."""
-    known = studio.registry().services
-    names = [key for key, entry in known.items() if entry.role == "llm"]
-    return io.Combo.Input(
-        name, options=[AUTO_SERVICE, *names], default=AUTO_SERVICE, tooltip=tooltip
-    )
-
-
-def seed_input(tooltip: str) -> io.Int.Input:
-    """Return the seed of a language model's answer."""
-    return io.Int.Input(
-        "seed",
-        default=0,
-        min=0,
-        max=0xFFFFFFFFFFFFFFFF,
-        control_after_generate=True,
-        tooltip=tooltip,
-    )
-
-
-def temperature_input(default: float) -> io.Float.Input:
-    """Return the temperature of a language model's answer."""
-    return io.Float.Input(
-        "temperature",
-        default=default,
-        min=0.0,
-        max=2.0,
-        step=0.05,
-        tooltip="How freely the model writes: 0 always takes the likeliest word.",
-    )
 
 
 class PromptWriter(io.ComfyNode):
@@ -73,13 +47,7 @@ class PromptWriter(io.ComfyNode):
             "which entries of your cast, lines to speak, and the words of the scene. Link its "
             "outputs into the Character LoRA Loader. The same sentence is not asked twice.",
             inputs=[
-                io.String.Input(
-                    "sentence",
-                    default="Luca running on the beach, excited",
-                    multiline=True,
-                    placeholder="what the picture shows, in any language",
-                    tooltip="What the picture shows, at most 500 words, in any language.",
-                ),
+                sentence_input("What the picture shows, at most 500 words, in any language."),
                 service_input(
                     "The language model, from services.yaml. auto: the first one. It is woken, or "
                     "started, where it sleeps, and ComfyUI's models make room."
@@ -87,13 +55,7 @@ class PromptWriter(io.ComfyNode):
                 seed_input("The seed of the answer: another one, another plan."),
                 temperature_input(0.3),
                 dialect_input(),
-                io.Combo.Input(
-                    "character",
-                    options=[NONE, *studio.registry().choices("character")],
-                    default=NONE,
-                    tooltip="The main character, whatever the sentence says. none: whom the "
-                    "sentence names.",
-                ),
+                character_input(),
                 PlanType.Input(
                     "plan",
                     optional=True,
@@ -115,9 +77,7 @@ class PromptWriter(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, character: str | None = None) -> bool | str:
         """Check the character; the others speak up in the run."""
-        if character in (None, NONE):
-            return True
-        return problem_of(lambda: studio.registry().character(str(character)))
+        return check_character(character)
 
     @classmethod
     def fingerprint_inputs(cls, service: str | None = None, **_: Any) -> str:

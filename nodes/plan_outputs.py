@@ -12,22 +12,9 @@ from .types import ComboType, PlanType
 if TYPE_CHECKING:
     from ..animation_studio.bridge import plans
 
-__all__ = ["DIALECTS", "dialect_input", "plan_outputs", "plan_values"]
+__all__ = ["plan_outputs", "plan_values"]
 
-DIALECTS = ["prose", "tags"]
 _LINKS = "links into the Character LoRA Loader's widget of that name"
-
-
-def dialect_input() -> io.Combo.Input:
-    """Return the combo of dialects."""
-    return io.Combo.Input(
-        "dialect",
-        options=DIALECTS,
-        default="prose",
-        tooltip="How the scene is worded. prose: short phrases, for SDXL and its relatives. tags: "
-        "single tags, for Illustrious and Pony (put score_9 and the like into a style's trigger "
-        "words).",
-    )
 
 
 def plan_outputs() -> list[Any]:

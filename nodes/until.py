@@ -20,10 +20,10 @@ from .face_inputs import (
     judge_request,
     judged_characters,
     link_inputs,
-    plain_values,
     verdict_outputs,
     when_none_input,
 )
+from .lists import plain_values, single_values
 from .report import report_ui
 from .types import CATEGORY, LookType, ReferencesType
 
@@ -163,7 +163,7 @@ class UntilConsistent(io.ComfyNode):
         """Make the plan; if judged pictures are not enough, sample the first try."""
         from ..animation_studio.bridge import until
 
-        values = _single(lists)
+        values = single_values(lists, "Until Consistent", FaceError)
         prompt, own = cls.hidden.dynprompt, cls.hidden.unique_id
         inputs = prompt.get_node(own)["inputs"]
         sampling = {name: values[name] for name in _SAMPLING}
@@ -229,24 +229,10 @@ class JudgeTry(io.ComfyNode):
         """Judge this try."""
         from ..animation_studio.bridge import until
 
-        values = _single(lists)
+        values = single_values(lists, "Until Consistent", FaceError)
         inputs = cls.hidden.dynprompt.get_node(cls.hidden.unique_id)["inputs"]
         plan = until.plan_of(values["plan"])
         return _next(until.advance(plan, given(values), values["images"]), inputs)
-
-
-def _single(lists: Mapping[str, list[Any]]) -> dict[str, Any]:
-    """The values of inputs that come as lists of one; more are refused.
-
-    Expanding once for each entry of a list would expand again for each entry in every try.
-    """
-    for name, values in lists.items():
-        if len(values) > 1:
-            raise FaceError(
-                f"{name}: {len(values)} values came as a list, and Until Consistent takes one. Use "
-                "one Until Consistent for each, or join them into a batch."
-            )
-    return plain_values(lists)
 
 
 def _next(
