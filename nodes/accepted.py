@@ -238,7 +238,7 @@ class JudgeRound(io.ComfyNode):
         return io.NodeOutput(
             rounds.best_image(kept, step.course.best_index),
             step.round.accepted,
-            step.round.plan,
+            step.parts.made,
             look if step.is_last else best_look,
             step.sampling,
             step.report,
@@ -255,7 +255,7 @@ def _expanded(
     from ..animation_studio.bridge import rounds
 
     links = {name: inputs[name] for name in _LINKS if is_link(inputs.get(name))}
-    plan, values = step.parts.plan, step.sampling
+    plan, values = step.parts.made.plan, step.sampling
     graph = GraphBuilder()
     chosen = {kind: getattr(plan, kind) for kind in ("character", "background", "style")}
     loader = graph.node(

@@ -57,9 +57,9 @@ def plan_outputs() -> list[Any]:
 
 def plan_values(made: plans.PlanParts, *more: object) -> io.NodeOutput:
     """Return the values of `plan_outputs`, then `more`."""
-    plan = made.plan
+    plan = made.made.plan
     return io.NodeOutput(
-        plan,
+        made.made,
         plan.character,
         plan.background,
         plan.style,

@@ -25,7 +25,7 @@ SamplingType = io.Custom("ANIMSTUDIO_SAMPLING")
 Keypoints = io.Custom("POSE_KEYPOINT")
 # tuple[animation_studio.faces.References, ...], one for each character
 ReferencesType = io.Custom("ANIMSTUDIO_REFERENCES")
-# animation_studio.llm.Plan
+# animation_studio.bridge.plans.MadePlan
 PlanType = io.Custom("ANIMSTUDIO_PLAN")
 # tuple[animation_studio.llm.Judgement, ...], one for each picture
 JudgementType = io.Custom("ANIMSTUDIO_JUDGEMENT")

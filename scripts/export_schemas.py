@@ -13,12 +13,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from animation_studio.faces.report import json_schema
+from animation_studio.faces.report import json_schema as of_consistency
+from animation_studio.llm.report import json_schema as of_judgement
 
 ROOT = Path(__file__).parents[1]
-TARGET = ROOT / "web" / "schemas" / "consistency_report-1.schema.json"
+FOLDER = ROOT / "web" / "schemas"
+SCHEMAS = {"consistency_report-1": of_consistency, "judgement_report-1": of_judgement}
 
 if __name__ == "__main__":
-    TARGET.parent.mkdir(parents=True, exist_ok=True)
-    TARGET.write_text(json_schema(), encoding="utf-8", newline="\n")
-    print(TARGET.relative_to(ROOT))
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name, schema in SCHEMAS.items():
+        target = FOLDER / f"{name}.schema.json"
+        target.write_text(schema(), encoding="utf-8", newline="\n")
+        print(target.relative_to(ROOT))

@@ -19,6 +19,7 @@ from ..llm.report import judgement_report
 from . import gpu, llm, studio
 from .environment import versions
 from .face_pictures import batches_of, pictures_of, single_images
+from .plans import MadePlan
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +70,7 @@ class Judged:
 
 def judge(
     images: Sequence[torch.Tensor],
-    plan: Plan,
+    made: MadePlan,
     wish: JudgeWish,
     node_id: str,
     *,
@@ -82,7 +83,7 @@ def judge(
     service cannot answer, FaceError where no picture came.
     """
     singles = single_images(images)
-    judgements, warnings = judge_all(pictures_of(images), plan, wish, node_id)
+    judgements, warnings = judge_all(pictures_of(images), made.plan, wish, node_id)
     accepted = [one for one, said in zip(singles, judgements, strict=True) if said.accepted]
     rejected = [
         one
@@ -97,7 +98,14 @@ def judge(
         if pass_best and best is not None:
             accepted, then = [singles[best]], "the best picture is passed on"
         warnings.append(f"none of {len(singles)} pictures was accepted: {then}")
-    report = judgement_report("Judge", plan, judgements, warnings=warnings, versions=versions())
+    report = judgement_report(
+        "Judge",
+        made.plan,
+        judgements,
+        source=made.source,
+        warnings=warnings,
+        versions=versions(),
+    )
     return Judged(
         accepted=batches_of(accepted),
         rejected=batches_of(rejected),

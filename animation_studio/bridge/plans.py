@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -11,6 +11,7 @@ from ..llm.answers import Answers, digest_of
 from ..llm.assembly import Dialect, scene_of
 from ..llm.plan import Plan, checked_plan
 from ..llm.plan_text import plan_as_text, plan_from_text
+from ..llm.report import PlanSource
 from ..llm.vocabulary import Vocabulary, vocabulary_of
 from ..llm.writer import Brief, Written, check_brief, plan_request, write_plan
 from ..registry import NONE, ServiceEntry, content_hash
@@ -18,6 +19,7 @@ from . import gpu, llm, studio
 from .folders import answers_folder
 
 __all__ = [
+    "MadePlan",
     "PlanParts",
     "WriteRequest",
     "cast_hash",
@@ -44,10 +46,18 @@ class WriteRequest:
 
 
 @dataclass(frozen=True)
+class MadePlan:
+    """What travels between nodes: a plan with who wrote it, None where a person did."""
+
+    plan: Plan
+    source: PlanSource | None = None
+
+
+@dataclass(frozen=True)
 class PlanParts:
     """A plan with what a graph takes of it, and what a node shows."""
 
-    plan: Plan
+    made: MadePlan
     scene: str
     negative: str
     script: str
@@ -68,7 +78,7 @@ def cast_hash() -> str:
 
 def plan_by_hand(text: str, dialect: Dialect) -> PlanParts:
     """Return the plan in a text. Raises PlanError with everything that is wrong in it."""
-    return parts_of(plan_from_text(text, vocabulary()), dialect)
+    return parts_of(MadePlan(plan_from_text(text, vocabulary())), dialect)
 
 
 def write(request: WriteRequest, node_id: str) -> PlanParts:
@@ -95,7 +105,12 @@ def write(request: WriteRequest, node_id: str) -> PlanParts:
     model = _model(key, entry)
     known = _written_before(brief, model) if model else None
     if known is not None:
-        return parts_of(known.plan, request.dialect, _said(key, known, before=True), known.warnings)
+        return parts_of(
+            _made(request, key, known),
+            request.dialect,
+            _said(key, known, before=True),
+            known.warnings,
+        )
     written, warnings = llm.converse(
         key, node_id, lambda chat: write_plan(chat, brief, llm.count_on(node_id, key))
     )
@@ -103,18 +118,33 @@ def write(request: WriteRequest, node_id: str) -> PlanParts:
     if problem:
         warnings.append(f"{problem}: the same sentence will be asked again")
     return parts_of(
-        written.plan, request.dialect, _said(key, written), [*written.warnings, *warnings]
+        _made(request, key, written),
+        request.dialect,
+        _said(key, written),
+        [*written.warnings, *warnings],
     )
 
 
+def _made(request: WriteRequest, key: str, written: Written) -> MadePlan:
+    source = PlanSource(
+        sentence=request.sentence,
+        service=key,
+        model=written.model,
+        seed=request.seed,
+        temperature=request.temperature,
+        change=request.change if request.earlier else "",
+    )
+    return MadePlan(written.plan, source)
+
+
 def parts_of(
-    plan: Plan,
+    made: MadePlan,
     dialect: Dialect,
     said: str = "",
     warnings: list[str] | None = None,
 ) -> PlanParts:
     """Return what a graph takes of a plan. Raises PlanError for a name that is not known now."""
-    check_plan(plan)
+    plan = check_plan(made).plan
     scene = scene_of(plan, studio.registry(), dialect)
     chosen = {
         "characters": ", ".join(plan.characters) or NONE,
@@ -132,7 +162,7 @@ def parts_of(
         *(f"{line.character} [{line.emotion}]: {line.text}" for line in plan.lines),
     ]
     return PlanParts(
-        plan=plan,
+        made=made,
         scene=scene.scene,
         negative=scene.negative,
         script="\n".join(f"{one.character} [{one.emotion}]: {one.text}" for one in plan.lines),
@@ -142,17 +172,17 @@ def parts_of(
     )
 
 
-def check_plan(plan: object) -> Plan:
+def check_plan(made: object) -> MadePlan:
     """Return a plan that came by link, checked against the names that are known now.
 
     Raises PlanError: the configuration may have changed since, or another pack's node gave it.
     """
-    if not isinstance(plan, Plan):
+    if not isinstance(made, MadePlan):
         raise PlanError(
-            f"plan: it is {type(plan).__name__}, and one of Prompt Writer, Plan From Text or "
+            f"plan: it is {type(made).__name__}, and one of Prompt Writer, Plan From Text or "
             "Refine is needed."
         )
-    return checked_plan(plan.model_dump(), vocabulary())
+    return replace(made, plan=checked_plan(made.plan.model_dump(), vocabulary()))
 
 
 def _said(key: str, written: Written, *, before: bool = False) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import PlanError
 from ..llm.assembly import Dialect
@@ -42,14 +42,15 @@ def refine(
 
     Raises PlanError for what is no plan or judgement, else as `plans.write`.
     """
-    known = plans.check_plan(plan)
+    made = plans.check_plan(plan)
     there = [one for one in judgements if isinstance(one, Judgement)]
     best = best_of(there)
     if best is None:
         raise PlanError("judgement: it is of no picture that could be read. Connect Judge's.")
-    done, warnings = change_plan(known, there[best], wish, node_id)
+    done, warnings = change_plan(made.plan, there[best], wish, node_id)
     said = "accepted: nothing to change" if done.accepted else _said(done)
-    return RefinedPlan(plans.parts_of(done.plan, wish.dialect, said, warnings), done.accepted)
+    changed = replace(made, plan=done.plan)
+    return RefinedPlan(plans.parts_of(changed, wish.dialect, said, warnings), done.accepted)
 
 
 def change_plan(

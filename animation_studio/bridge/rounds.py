@@ -20,7 +20,7 @@ from ..llm.judgement import Judgement
 from ..llm.pictures import encoded
 from ..llm.plan import Plan
 from ..llm.questions import plan_summary
-from ..llm.report import FacesSeen, Round, judgement_report
+from ..llm.report import FacesSeen, PlanSource, Round, judgement_report
 from ..registry import NONE, OWN, SamplingValues, sampling_for
 from . import controls, face_references, llm, plans, studio
 from .environment import versions
@@ -92,6 +92,7 @@ class Course(BaseModel):
 
     wish: RoundsWish
     plan: Plan
+    source: PlanSource | None = None
     changed: list[str] = []
     reasoning: str = ""
     rounds: list[Round] = []
@@ -165,7 +166,9 @@ def check(wish: RoundsWish) -> None:
 
 def begin(wish: RoundsWish, made: plans.PlanParts) -> NextRound:
     """Return the first round of a plan."""
-    return _round(Course(wish=wish, plan=made.plan, warnings=made.warnings))
+    return _round(
+        Course(wish=wish, plan=made.made.plan, source=made.made.source, warnings=made.warnings)
+    )
 
 
 def advance(
@@ -230,7 +233,7 @@ def best_image(images: torch.Tensor, index: int) -> torch.Tensor:
 
 
 def _round(course: Course, *, is_best: bool = False) -> NextRound:
-    parts = plans.parts_of(course.plan, course.wish.dialect)
+    parts = plans.parts_of(_made(course), course.wish.dialect)
     pose, said = _pose(course.plan)
     course = course.model_copy(
         update={"warnings": list(dict.fromkeys([*course.warnings, *parts.warnings, *said]))}
@@ -249,6 +252,10 @@ def _round(course: Course, *, is_best: bool = False) -> NextRound:
             f"round {len(course.rounds) + 1} of {course.wish.rounds}: {parts.scene}",
         ],
     )
+
+
+def _made(course: Course) -> plans.MadePlan:
+    return plans.MadePlan(course.plan, course.source)
 
 
 def _sampling(course: Course) -> SamplingValues:
@@ -359,6 +366,7 @@ def _finished(course: Course, *, is_last: bool) -> Finished:
         "UntilAccepted",
         best.plan,
         [best.judgement],
+        source=course.source,
         rounds=course.rounds,
         best=best.number,
         warnings=warnings,
@@ -368,7 +376,7 @@ def _finished(course: Course, *, is_last: bool) -> Finished:
         course=finished,
         round=best,
         is_last=is_last,
-        parts=plans.parts_of(best.plan, course.wish.dialect),
+        parts=plans.parts_of(_made(finished), course.wish.dialect),
         sampling=_sampling(finished),
         report=report.as_json(),
         lines=_lines(course),

@@ -7,6 +7,7 @@ it, and what was changed after it.
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
 
@@ -16,13 +17,31 @@ from ..errors import PlanError
 from .judgement import Judgement, JudgementRules
 from .plan import Plan
 
-__all__ = ["JudgementReport", "Round", "judgement_report", "judgements_by_picture"]
+__all__ = [
+    "JudgementReport",
+    "PlanSource",
+    "Round",
+    "json_schema",
+    "judgement_report",
+    "judgements_by_picture",
+]
 
 JudgingNode: TypeAlias = Literal["Judge", "UntilAccepted"]
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PlanSource(_Part):
+    """Who wrote a plan, of what: a language model of a sentence, or of an earlier plan's change."""
+
+    sentence: str
+    service: str
+    model: str
+    seed: int
+    temperature: float
+    change: str = ""
 
 
 class FacesSeen(_Part):
@@ -54,7 +73,10 @@ class Round(_Part):
 
 
 class JudgementReport(_Part):
-    """What was judged in one run. `best` is the number of the round whose picture was kept."""
+    """What was judged in one run. `best` is the number of the round whose picture was kept.
+
+    `source` is None for a plan by hand; of several rounds it is that of the first plan.
+    """
 
     format: Literal["animation_studio/judgement_report/1"] = "animation_studio/judgement_report/1"
     created: datetime.datetime
@@ -63,6 +85,7 @@ class JudgementReport(_Part):
     model: str
     rules: JudgementRules
     plan: Plan
+    source: PlanSource | None = None
     judgements: list[Judgement]
     rounds: list[Round] = []
     best: int | None = None
@@ -79,6 +102,7 @@ def judgement_report(
     plan: Plan,
     judgements: Sequence[Judgement],
     *,
+    source: PlanSource | None = None,
     rounds: Sequence[Round] = (),
     best: int | None = None,
     warnings: Sequence[str] = (),
@@ -93,6 +117,7 @@ def judgement_report(
         model=first.model,
         rules=first.rules,
         plan=plan,
+        source=source,
         judgements=list(judgements),
         rounds=list(rounds),
         best=best,
@@ -101,11 +126,21 @@ def judgement_report(
     )
 
 
+def json_schema() -> str:
+    """Return the JSON Schema (draft 2020-12) of the report as JSON text, ending in a newline."""
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": "urn:animation-studio:judgement_report:1",
+        **JudgementReport.model_json_schema(mode="serialization"),
+    }
+    return json.dumps(schema, indent=2) + "\n"
+
+
 def judgements_by_picture(report: str) -> dict[str, dict[str, object]]:
     """Return what a report says of each picture, as plain data, by the picture's SHA-256.
 
-    Each has the plan it was made of, and the rounds where there were several. An empty text gives
-    none. Raises PlanError for a text that is no such report.
+    Each has the plan it was made of with its source, and the rounds where there were several. An
+    empty text gives none. Raises PlanError for a text that is no such report.
     """
     if not report:
         return {}
@@ -118,6 +153,7 @@ def judgements_by_picture(report: str) -> dict[str, dict[str, object]]:
         ) from error
     about = {
         "plan": parsed.plan.model_dump(mode="json"),
+        "source": parsed.source.model_dump(mode="json") if parsed.source else None,
         "rounds": [one.model_dump(mode="json") for one in parsed.rounds],
     }
     return {

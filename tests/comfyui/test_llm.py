@@ -418,6 +418,7 @@ def test_the_plan_is_changed_until_a_picture_is_accepted(studio):
     assert result.outputs["was"]["text"] == ["True"]
     assert result.outputs["made"]["text"] == ["2"]
     [record] = [json.loads(path.read_text()) for path in saved(studio.server, result, "records")]
+    assert record["judgement"]["source"]["sentence"].startswith("Luca climbs")
     first, second = record["judgement"]["rounds"]
     assert (first["seed"], second["seed"]) == (5, 6)
     assert first["judgement"]["accepted"] is False
@@ -482,6 +483,9 @@ def test_sentence_to_picture(studio):
     assert [one["id"] for one in record["entries"]] == ["luca", "pixar_3d", "excited"]
     assert "running along the beach" in record["positive"]
     assert record["judgement"]["accepted"]
+    source = record["judgement"]["source"]
+    assert (source["service"], source["model"], source["seed"]) == ("qwen", "tiny", 20261121)
+    assert source["sentence"].startswith("Luca waves")
     assert [one["purpose"] for one in record["gpu"]] == ["llm"]
 
 
