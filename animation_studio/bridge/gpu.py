@@ -200,10 +200,13 @@ def wait_for(work: Coroutine[Any, Any, T]) -> T:
 
 
 def show(node_id: str, text: str) -> None:
-    """Show on a node what it does now (web/report.js); nothing of it is kept."""
+    """Show on a node what it does now (web/report.js); nothing of it is kept.
+
+    What an expanded node does (ComfyUI calls it PARENT.0.0.N) is shown on the one in the page.
+    """
     server = getattr(PromptServer, "instance", None)
     if server is not None:
-        message = {"node": node_id, "text": text}
+        message = {"node": node_id.partition(".")[0], "text": text}
         server.send_sync("animation_studio.progress", message, server.client_id)
 
 
