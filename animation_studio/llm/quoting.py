@@ -7,6 +7,7 @@ a chat template (`<|im_end|>`, `[INST]`).
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 
 __all__ = ["one_line", "quoted", "quoted_json"]
@@ -22,8 +23,13 @@ _NEUTRAL = str.maketrans(
         "\\": "/",
     }
 )
+# Marks of templates that are no tags: [INST], [/SYSTEM_PROMPT]. No JSON list begins like this.
+_MARK = re.compile(r"\[(?=/?[A-Z][A-Z0-9_]*\])")
+# Zero-width ones that spelling needs: Persian words, joined emoji.
+_JOINERS = "\u200c\u200d"
 # Surrogates, controls, formats (directions, joiners), private and unassigned characters.
 _UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn")
+_LINE_ENDS = ("Zl", "Zp")
 
 
 def one_line(text: str, limit: int = _LIMIT) -> str:
@@ -42,10 +48,19 @@ def quoted(text: str, limit: int = _LIMIT) -> str:
 
 
 def quoted_json(value: object) -> str:
-    """Return a value as JSON on one line, in which no mark of a chat template can stand."""
+    """Return a value as JSON on one line, in which no mark of a chat template can stand.
+
+    The JSON reads back as it was, but for characters that nobody sees: they become spaces.
+    """
     text = json.dumps(value, ensure_ascii=False, separators=(", ", ": "))
     escaped = {ord(c): f"\\u{ord(c):04x}" for c in "<>|`"}
-    return "".join(c if _is_seen(c) or c == " " else " " for c in text.translate(escaped))
+    marked = _MARK.sub(r"\\u005b", text.translate(escaped))
+    return "".join(c if _is_told(c) else " " for c in marked)
+
+
+def _is_told(character: str) -> bool:
+    unseen = unicodedata.category(character) in (*_UNSEEN, *_LINE_ENDS)
+    return character in _JOINERS or not unseen
 
 
 def _is_seen(character: str) -> bool:

@@ -17,18 +17,21 @@ from ..registry.problems import nearest
 from .checked import Problems, ask_checked
 from .messages import Chat, ChatRequest, Message, Tokens
 from .plan import MAX_CHARACTERS, Plan, PlanControl, PlanLine, PlanParts, plan_problems, plan_schema
+from .quoting import quoted_json
+from .sampling import check_temperature, seed_of
 from .vocabulary import Vocabulary
 
-__all__ = ["Brief", "Written", "check_brief", "plan_request", "write_plan"]
+__all__ = ["Brief", "Written", "check_brief", "plan_request", "seed_of", "write_plan"]
 
 # The longest plan that the schema allows is longer; one that needs more than this says nothing new.
 MAX_TOKENS = 3072
 MAX_WORDS = 500
 # For languages that put no spaces between words.
 MAX_LETTERS = 4000
-MAX_SEED = 2**63
 # Letters of a description in the prompt; of all of them together, before only the keys are told.
 _SHOWN, _ALL_SHOWN = 160, 6000
+_NO_SENTENCE = 'Write what the picture shows, such as "Luca running on the beach, excited".'
+_NO_CHANGE = "There is a plan: say what to change in it, or take the plan away."
 
 _DIALECTS = {
     "prose": "short plain phrases of 2 to 8 words",
@@ -41,8 +44,8 @@ class Brief:
     """What a plan is to be made of.
 
     `character` is the key of the one who must be the main character, or `none` for whoever the
-    sentence names. With `earlier` the sentence may be empty, and `change` says what to change.
-    `seed` is 0 to 2**64 - 1, `temperature` 0 to 2.
+    sentence names. With `earlier` the plan is that one with `change`, and the sentence counts for
+    nothing. `seed` is 0 to 2**64 - 1, see `seed_of`; `temperature` 0 to 2.
     """
 
     sentence: str
@@ -75,31 +78,32 @@ class Written:
 
 def check_brief(brief: Brief) -> None:
     """Raise PlanError for a brief that no plan can be made of, ConfigError for its character."""
-    asked = brief.change if brief.earlier is not None else brief.sentence
-    if not asked.strip():
-        if brief.earlier is not None:
-            raise PlanError(
-                "change: it is empty, and there is a plan. Say what to change in it, or take the "
-                "plan away."
-            )
-        raise PlanError(
-            'sentence: it is empty. Write what the picture shows, such as "Luca running on the '
-            'beach, excited".'
-        )
-    for name, text in (("sentence", brief.sentence), ("change", brief.change)):
-        words = len(text.split())
-        if words > MAX_WORDS or len(text) > MAX_LETTERS:
-            raise PlanError(
-                f"{name}: it has {words:,} words and {len(text):,} letters, and a picture's plan "
-                f"is made from at most {MAX_WORDS} words and {MAX_LETTERS:,} letters. Shorten it, "
-                "or make one picture of each part."
-            )
+    for name in ("sentence", "change", "dialect", "character"):
+        value = getattr(brief, name)
+        if not isinstance(value, str):  # a prompt over HTTP may hold anything
+            raise PlanError(f"{name}: it is {type(value).__name__}, and text is needed.")
+    if brief.earlier is None:
+        _check_words("sentence", brief.sentence, _NO_SENTENCE)
+    else:
+        _check_words("change", brief.change, _NO_CHANGE)
     if brief.dialect not in _DIALECTS:
         raise PlanError(f"dialect {brief.dialect!r}: choose one of {', '.join(_DIALECTS)}.")
-    if not 0.0 <= brief.temperature <= 2.0:  # nor for NaN
-        raise PlanError(f"temperature {brief.temperature}: give a number from 0 to 2.")
+    check_temperature(brief.temperature)
+    seed_of(brief.seed)
     if brief.character != NONE:
         brief.registry.character(brief.character)
+
+
+def _check_words(name: str, text: str, what_to_do: str) -> None:
+    if not text.strip():
+        raise PlanError(f"{name}: it is empty. {what_to_do}")
+    words = len(text.split())
+    if words > MAX_WORDS or len(text) > MAX_LETTERS:
+        raise PlanError(
+            f"{name}: it has {words:,} words and {len(text):,} letters, and a picture's plan is "
+            f"made from at most {MAX_WORDS} words and {MAX_LETTERS:,} letters. Shorten it, or make "
+            "one picture of each part."
+        )
 
 
 async def write_plan(chat: Chat, brief: Brief, tokens: Tokens | None = None) -> Written:
@@ -129,12 +133,12 @@ async def write_plan(chat: Chat, brief: Brief, tokens: Tokens | None = None) -> 
 
 
 def plan_request(brief: Brief) -> ChatRequest:
-    """Return the request for a plan."""
+    """Return the request for a plan. Raises PlanError for a seed that is none."""
     return ChatRequest(
         messages=(Message("system", _rules(brief)), Message("user", _task(brief))),
         max_tokens=MAX_TOKENS,
         temperature=brief.temperature,
-        seed=brief.seed % MAX_SEED,
+        seed=seed_of(brief.seed),
         schema=plan_schema(brief.vocabulary),
     )
 
@@ -181,8 +185,8 @@ def _not_of_the_cast(plan: Plan, vocabulary: Vocabulary) -> list[str]:
 # -- what the model is told
 
 _RULES = """\
-You plan one picture of a 3D animated film. You get a sentence and write its plan as one JSON \
-object.
+You plan one picture of a 3D animated film. You get a sentence, or an earlier plan and what to \
+change in it, and write the plan as one JSON object.
 Rules:
 - Where a name is wanted, use a key of the lists, exactly as it is written, or none.
 - Write all texts in English, whatever the language of the sentence. Spoken lines stay in their \
@@ -207,29 +211,29 @@ def _rules(brief: Brief) -> str:
     return _RULES.format(
         parts=_DIALECTS[brief.dialect],
         fields="\n".join(_fields()),
-        lists=json.dumps(_lists(brief), ensure_ascii=False),
+        lists=quoted_json(_lists(brief)),
     )
 
 
 def _task(brief: Brief) -> str:
     parts: list[str] = []
-    if brief.sentence.strip():
+    if brief.earlier is None:
         parts.append(_marked("SENTENCE", brief.sentence))
-    if brief.earlier is not None:
+    else:  # with it a sentence would be a second story: a widget always says one
         parts += [
             _marked("EARLIER PLAN", brief.earlier.model_dump(mode="json")),
             _marked("CHANGE REQUEST", brief.change),
             "Write the plan again with that change. Keep everything else as it is.",
         ]
     if brief.character != NONE:
-        parts.append(f"The main character is {json.dumps(brief.character, ensure_ascii=False)}.")
+        parts.append(f"The main character is {quoted_json(brief.character)}.")
     parts.append("Answer with the JSON object alone.")
     return "\n".join(parts)
 
 
 def _marked(name: str, data: object) -> str:
-    """Data between markers; as JSON it can hold neither a marker's line nor a line of its own."""
-    return f"<<{name}\n{json.dumps(data, ensure_ascii=False)}\n{name}>>"
+    """Data between markers; as JSON it can hold no marker, line, or mark of a chat template."""
+    return f"<<{name}\n{quoted_json(data)}\n{name}>>"
 
 
 def _fields() -> list[str]:
