@@ -34,8 +34,23 @@ __all__ = ["JudgeRound", "UntilAccepted"]
 
 _ROUND = "AnimStudio_JudgeRound"
 _LINKS = ("model", "clip", "vae")
-_OUTPUTS = 8
+_OUTPUTS = 9
 _FACES = ["where it has references", "never"]
+# Widgets that a RoundsWish has by the same name.
+_SAME = (
+    *("writer", "judge", "seed", "temperature", "dialect", "quality", "rounds", "pictures"),
+    "defects",
+)
+_GUARD = {
+    "purpose": "image",
+    "needed_gb": 0.0,
+    "service": "auto",
+    "pause": "as needed",
+    "level": "configured",
+    "timeout": 300,
+    "on_failure": "warn",
+    "resume": "end of prompt",
+}
 
 
 class UntilAccepted(io.ComfyNode):
@@ -75,7 +90,7 @@ class UntilAccepted(io.ComfyNode):
                     tooltip="As for a Quality Preset.",
                 ),
                 io.Int.Input(
-                    "rounds", default=3, min=1, max=16, tooltip="How many pictures are tried."
+                    "rounds", default=3, min=1, max=16, tooltip="How many rounds are made at most."
                 ),
                 io.Int.Input(
                     "pictures",
@@ -117,25 +132,38 @@ class UntilAccepted(io.ComfyNode):
                     "plan_text", display_name="plan_text", tooltip="Its plan as YAML."
                 ),
                 io.Int.Output("rounds_made", display_name="rounds made", tooltip="How many."),
+                io.String.Output(
+                    "gpu_report",
+                    display_name="gpu_report",
+                    tooltip="How room was made in each round, for Save Take's gpu_report.",
+                ),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
         )
 
     @classmethod
-    def validate_inputs(cls, character: list[str] | None = None) -> bool | str:
+    def validate_inputs(cls, character: Any = None) -> bool | str:
         """Check the character; the others speak up in the run."""
-        name = character[0] if isinstance(character, list) and character else character
+        # A list of one, of None where it comes by link.
+        name = character[0] if isinstance(character, list | tuple) and character else character
         return check_character(name)
 
     @classmethod
     def fingerprint_inputs(cls, **lists: Any) -> str:
-        """Change when the cast, its files or the services do."""
-        from ..animation_studio.bridge import llm, plans
+        """Change when the cast, its files, poses or references, or the services do."""
+        from ..animation_studio.bridge import face_references, llm, plans
 
         values = plain_values(lists)
-        writer = llm.service_fingerprint(values.get("writer") or "auto")
-        judge = llm.service_fingerprint(values.get("judge") or "auto", vision=True)
-        return f"{studio.cast_fingerprint()} {plans.cast_hash()} {writer} {judge}"
+        library = studio.pose_library()
+        parts = [
+            studio.cast_fingerprint(),
+            plans.cast_hash(),
+            llm.service_fingerprint(values.get("writer") or "auto"),
+            llm.service_fingerprint(values.get("judge") or "auto", vision=True),
+            *(library.content_hash(name) for name in library.names()),
+            face_references.references_fingerprint([], "auto"),
+        ]
+        return " ".join(parts)
 
     @classmethod
     def execute(cls, **lists: list[Any]) -> io.NodeOutput:
@@ -144,23 +172,22 @@ class UntilAccepted(io.ComfyNode):
 
         values = single_values(lists, "Until Accepted", PlanError)
         own = str(cls.hidden.unique_id)
-        wish = rounds.RoundsWish(
-            writer=values["writer"],
-            judge=values["judge"],
-            seed=values["seed"],
-            temperature=values["temperature"],
-            dialect=values["dialect"],
-            quality=values["quality"],
-            rounds=values["rounds"],
-            pictures=values["pictures"],
-            mean=values["threshold"],
-            slot=values["slot_threshold"],
-            defects=values["defects"],
-            faces=values["check_faces"] != _FACES[1],
+        inputs = cls.hidden.dynprompt.get_node(cls.hidden.unique_id)["inputs"]
+        for name in _LINKS:
+            if not is_link(inputs.get(name)):
+                raise PlanError(f"{name}: connect a checkpoint's {name}.")
+        if values["check_faces"] not in _FACES:
+            raise PlanError(f"check_faces: choose one of {', '.join(_FACES)}.")
+        wish = rounds.wish_of(
+            {
+                **{name: values[name] for name in _SAME},
+                "mean": values["threshold"],
+                "slot": values["slot_threshold"],
+                "faces": values["check_faces"] == _FACES[0],
+            }
         )
-        rounds.check(wish)
         if values.get("plan") is not None:
-            made = plans.parts_of(plans.check_plan(values["plan"]), wish.dialect)
+            first = plans.graph_plan(plans.check_plan(values["plan"]), wish.dialect)
         else:
             request = plans.WriteRequest(
                 sentence=values["sentence"],
@@ -170,10 +197,9 @@ class UntilAccepted(io.ComfyNode):
                 dialect=wish.dialect,
                 character=values["character"],
             )
-            made = plans.write(request, own)
-        inputs = cls.hidden.dynprompt.get_node(cls.hidden.unique_id)["inputs"]
+            first = plans.write(request, own, lease=True)
         # What the first step shows would stay in the history as if it were the end.
-        return _expanded(rounds.begin(wish, made), inputs, None, shown=False)
+        return _expanded(rounds.begin(wish, first), inputs, shown=False)
 
 
 class JudgeRound(io.ComfyNode):
@@ -195,10 +221,11 @@ class JudgeRound(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="For the next round."),
                 io.Vae.Input("vae", tooltip="For the next round."),
                 LookType.Input("look", tooltip="Of this round."),
-                io.Image.Input("best_images", optional=True, tooltip="The best ones so far."),
-                LookType.Input("best_look", optional=True, tooltip="Their look."),
                 io.String.Input(
-                    "report", optional=True, force_input=True, tooltip="What the faces are."
+                    "faces", optional=True, force_input=True, tooltip="What the faces are."
+                ),
+                io.String.Input(
+                    "gpu", optional=True, force_input=True, tooltip="What the guard did."
                 ),
             ],
             outputs=[
@@ -210,6 +237,7 @@ class JudgeRound(io.ComfyNode):
                 io.String.Output("report_out", display_name="report"),
                 io.String.Output("plan_text", display_name="plan_text"),
                 io.Int.Output("rounds_made", display_name="rounds made"),
+                io.String.Output("gpu_report", display_name="gpu_report"),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
         )
@@ -220,54 +248,57 @@ class JudgeRound(io.ComfyNode):
         images: Any,
         course: str,
         look: Any,
-        best_images: Any = None,
-        best_look: Any = None,
-        report: str = "",
+        faces: str = "",
+        gpu: str = "",
         **_: Any,
     ) -> io.NodeOutput:
         """Judge this round."""
         from ..animation_studio.bridge import rounds
 
-        before = rounds.course_of(course)
-        step = rounds.advance(before, images, best_images, report, str(cls.hidden.unique_id))
+        step = rounds.advance(
+            rounds.course_of(course),
+            rounds.Made(images, look, faces, gpu),
+            str(cls.hidden.unique_id),
+        )
         inputs = cls.hidden.dynprompt.get_node(cls.hidden.unique_id)["inputs"]
         if isinstance(step, rounds.NextRound):
-            names = ("images", "look") if step.is_best else ("best_images", "best_look")
-            return _expanded(step, inputs, [inputs[name] for name in names], shown=True)
-        kept = images if step.is_last else best_images
+            return _expanded(step, inputs, shown=True)
         return io.NodeOutput(
-            rounds.best_image(kept, step.course.best_index),
+            step.image,
             step.round.accepted,
-            step.parts.made,
-            look if step.is_last else best_look,
+            step.graph.made,
+            step.look,
             step.sampling,
             step.report,
-            step.parts.text,
-            len(step.course.rounds),
+            step.graph.text,
+            step.rounds,
+            step.gpu,
             ui=report_ui(step.lines, step.warnings),
         )
 
 
-def _expanded(
-    step: rounds.NextRound, inputs: Mapping[str, Any], best: list[Any] | None, *, shown: bool
-) -> io.NodeOutput:
-    """Return the graph of a round; `best` links to pictures and look of the best one so far."""
+def _expanded(step: rounds.NextRound, inputs: Mapping[str, Any], *, shown: bool) -> io.NodeOutput:
+    """Return the graph of a round."""
     from ..animation_studio.bridge import rounds
 
-    links = {name: inputs[name] for name in _LINKS if is_link(inputs.get(name))}
-    plan, values = step.parts.made.plan, step.sampling
+    links = {name: inputs[name] for name in _LINKS}
+    plan, values = step.graph.made.plan, step.sampling
     graph = GraphBuilder()
-    chosen = {kind: getattr(plan, kind) for kind in ("character", "background", "style")}
+    model, more = links["model"], {}
+    if step.guard:
+        # On the model, so that not even the text encoders are loaded before there is room.
+        guard = graph.node("AnimStudio_VRAMGuard", value=model, **_GUARD)
+        model, more = guard.out(0), {"gpu": guard.out(2)}
     loader = graph.node(
         "AnimStudio_CharacterLoraLoader",
-        model=links["model"],
+        model=model,
         clip=links["clip"],
         **{f"{kind}_weight": AUTO_WEIGHT for kind in ENTRY_KINDS},
-        **chosen,
+        **{kind: getattr(plan, kind) for kind in ("character", "background", "style")},
         pose=NONE,
         expression=plan.expression,
-        scene_text=step.parts.scene,
-        negative_text=step.parts.negative,
+        scene_text=step.graph.scene,
+        negative_text=step.graph.negative,
     )
     positive, negative = loader.out(2), loader.out(3)
     if step.pose is not None:
@@ -298,26 +329,13 @@ def _expanded(
         width=values.width,
         height=values.height,
         batch_size=step.course.wish.pictures,
-    ).out(0)
-    if step.guard:
-        latent = graph.node(
-            "AnimStudio_VRAMGuard",
-            value=latent,
-            purpose="image",
-            needed_gb=0.0,
-            service="auto",
-            pause="as needed",
-            level="configured",
-            timeout=300,
-            on_failure="warn",
-            resume="end of prompt",
-        ).out(0)
+    )
     sampled = graph.node(
         "KSampler",
         model=loader.out(0),
         positive=positive,
         negative=negative,
-        latent_image=latent,
+        latent_image=latent.out(0),
         seed=step.course.seed,
         steps=values.steps,
         cfg=values.cfg,
@@ -326,11 +344,8 @@ def _expanded(
         denoise=1.0,
     )
     images = graph.node("VAEDecode", samples=sampled.out(0), vae=links["vae"]).out(0)
-    more: dict[str, Any] = {}
     if step.faces:
-        more["report"] = _face_check(graph, images, loader.out(4))
-    if best is not None:
-        more |= {"best_images": best[0], "best_look": best[1]}
+        more["faces"] = _face_check(graph, images, loader.out(4))
     judged = graph.node(
         _ROUND,
         images=images,

@@ -63,12 +63,21 @@ def _value_input() -> io.AnyType.Input:
     )
 
 
+def _report_input() -> io.String.Input:
+    return io.String.Input(
+        "report",
+        optional=True,
+        force_input=True,
+        tooltip="An earlier VRAM Guard's report: this node's is added to it.",
+    )
+
+
 def _outputs() -> list[Any]:
     return [
         io.AnyType.Output("passed", display_name="value", tooltip="What came in."),
         io.String.Output("text", display_name="text", tooltip="What was done, for people."),
         io.String.Output(
-            "report",
+            "reports",
             display_name="report",
             tooltip="What was done, as JSON: memory before and after, every step with its seconds, "
             "who holds memory. For Save Take's gpu_report.",
@@ -136,6 +145,7 @@ class VRAMGuard(io.ComfyNode):
                     tooltip="When the paused services come back: when this run has ended (however "
                     "it ends), not before the next guard or Resume LLM, or never by themselves.",
                 ),
+                _report_input(),
             ],
             outputs=_outputs(),
             hidden=[io.Hidden.unique_id],
@@ -163,6 +173,7 @@ class VRAMGuard(io.ComfyNode):
         timeout: int,
         on_failure: str,
         resume: str,
+        report: str = "",
     ) -> io.NodeOutput:
         """Make room and pass the value on."""
         # Here, so that the arbiter and its models cost nothing at ComfyUI's start.
@@ -180,6 +191,7 @@ class VRAMGuard(io.ComfyNode):
             ),
             on_failure,
             str(cls.hidden.unique_id),
+            report,
         )
         return io.NodeOutput(value, done.text, done.report, ui=report_ui(done.lines, done.warnings))
 
@@ -204,12 +216,7 @@ class ResumeLLM(io.ComfyNode):
                 ),
                 _timeout_input(300),
                 _failure_input(),
-                io.String.Input(
-                    "report",
-                    optional=True,
-                    force_input=True,
-                    tooltip="A VRAM Guard's report: this node's is added to it.",
-                ),
+                _report_input(),
             ],
             outputs=[
                 *_outputs()[:2],

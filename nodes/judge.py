@@ -8,8 +8,9 @@ from typing import Any
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
+from ..animation_studio.errors import PlanError
 from .face_inputs import PASS_BEST, when_none_input
-from .lists import plain_values
+from .lists import plain_values, single_values
 from .plan_inputs import (
     dialect_input,
     judge_inputs,
@@ -98,7 +99,7 @@ class Judge(io.ComfyNode):
         """Ask for the pictures once it is known who judges them."""
         from ..animation_studio.bridge import judging, llm
 
-        values = plain_values(lists)
+        values = single_values(lists, "Judge", PlanError)
         llm.check_service(values["service"], vision=True)
         _ = judging.JudgeWish("auto", values["threshold"], values["slot_threshold"]).rules
         return ["images"]
@@ -108,7 +109,7 @@ class Judge(io.ComfyNode):
         """Judge the pictures."""
         from ..animation_studio.bridge import judging, plans
 
-        values = plain_values(lists)
+        values = single_values(lists, "Judge", PlanError)
         done = judging.judge(
             images,
             plans.check_plan(values["plan"]),
@@ -199,4 +200,4 @@ class Refine(io.ComfyNode):
             refining.RefineWish(service, seed, temperature, dialect, report),
             str(cls.hidden.unique_id),
         )
-        return plan_values(done.parts, done.accepted)
+        return plan_values(done.graph, done.accepted)

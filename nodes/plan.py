@@ -110,7 +110,7 @@ class PromptWriter(io.ComfyNode):
             temperature=temperature,
             dialect=dialect,
             character=character,
-            earlier=None if plan is None else plans.check_plan(plan).plan,
+            earlier=None if plan is None else plans.check_plan(plan),
             change=change,
         )
         return plan_values(plans.write(request, str(cls.hidden.unique_id)))

@@ -125,6 +125,6 @@ def judge_service_input(name: str = "service") -> io.Combo.Input:
     """Return the combo of the model that judges."""
     return service_input(
         "The model that looks at the pictures, from services.yaml. auto: the first with "
-        "`vision: true`. It is woken, or started, where it sleeps.",
+        "`vision: true`, or else that does not deny it. It is woken, or started, where it sleeps.",
         name,
     )

@@ -55,21 +55,21 @@ def plan_outputs() -> list[Any]:
     ]
 
 
-def plan_values(made: plans.PlanParts, *more: object) -> io.NodeOutput:
+def plan_values(graph: plans.GraphPlan, *more: object) -> io.NodeOutput:
     """Return the values of `plan_outputs`, then `more`."""
-    plan = made.made.plan
+    plan = graph.made.plan
     return io.NodeOutput(
-        made.made,
+        graph.made,
         plan.character,
         plan.background,
         plan.style,
         plan.expression,
-        made.scene,
-        made.negative,
+        graph.scene,
+        graph.negative,
         plan.control,
         plan.pose,
-        made.script,
-        made.text,
+        graph.script,
+        graph.text,
         *more,
-        ui=report_ui(made.lines, made.warnings),
+        ui=report_ui(graph.lines, graph.warnings),
     )

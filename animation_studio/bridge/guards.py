@@ -88,11 +88,15 @@ class Passed:
     report: str
 
 
-def guard(wish: Wish, on_failure: str, node_id: str) -> Passed:
-    """Make room for the running prompt. Raises StudioError where `on_failure` is "error"."""
+def guard(wish: Wish, on_failure: str, node_id: str, earlier: str = "") -> Passed:
+    """Make room for the running prompt; `earlier` is the report that this one is added to.
+
+    Raises StudioError where `on_failure` is "error", and for an `earlier` that is no report.
+    """
+    before = reports_of(earlier)
     # Who goes on with too little room wants what there is.
     request = replace(wish, best_effort=on_failure != "error").request(gpu.current_prompt())
-    return _passed(lambda: gpu.take(request, node_id), request.purpose, on_failure, [])
+    return _passed(lambda: gpu.take(request, node_id), request.purpose, on_failure, before)
 
 
 def give_back(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from ..llm.judgement import Asked, Judgement, JudgementRules, judgement_of
 from ..llm.pictures import encoded
 from ..llm.plan import Plan
 from ..llm.questions import questions_for
-from ..llm.report import judgement_report
+from ..llm.report import FacesSeen, judgement_report
 from . import gpu, llm, studio
 from .environment import versions
 from .face_pictures import batches_of, pictures_of, single_images
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from ..faces.engine import Picture
 
-__all__ = ["JudgeWish", "Judged", "best_of", "judge", "judge_all"]
+__all__ = ["JudgeWish", "Judged", "best_of", "faces_of", "judge", "judge_all"]
 
 # Lines that a node shows at most.
 _LINES = 16
@@ -45,7 +45,8 @@ class JudgeWish:
     def rules(self) -> JudgementRules:
         """When a picture is accepted. Raises PlanError for thresholds that are none."""
         for name, value in (("threshold", self.mean), ("slot_threshold", self.slot)):
-            if not (math.isfinite(value) and 0.0 <= value <= 1.0):
+            known = isinstance(value, int | float) and math.isfinite(value)
+            if not (known and 0.0 <= value <= 1.0):
                 raise PlanError(f"{name} {value}: give a number from 0 to 1.")
         return JudgementRules(mean=self.mean, slot=self.slot)
 
@@ -102,7 +103,7 @@ def judge(
         "Judge",
         made.plan,
         judgements,
-        source=made.source,
+        sources=made.sources,
         warnings=warnings,
         versions=versions(),
     )
@@ -119,12 +120,17 @@ def judge(
 
 
 def judge_all(
-    pictures: Sequence[Picture | str], plan: Plan, wish: JudgeWish, node_id: str
+    pictures: Sequence[Picture | str],
+    plan: Plan,
+    wish: JudgeWish,
+    node_id: str,
+    *,
+    lease: bool = False,
 ) -> tuple[list[Judgement], list[str]]:
     """Judge pictures, uint8 [height, width, 3] RGB; a text is why one could not be read.
 
     Returns one judgement a picture, and warnings. Nothing is asked about what cannot be read, and
-    its judgement names no picture. Raises as `judge`.
+    its judgement names no picture. `lease` is as for `llm.converse`. Raises as `judge`.
     """
     from ..faces.verdict import picture_sha256
 
@@ -155,7 +161,13 @@ def judge_all(
             progress=answered,
         )
 
-    made, warnings = llm.converse(key, node_id, work) if readable else ([], [])
+    if not asked:
+        made = [
+            judgement_of(picture_sha256(one), [], rules, service=key, model="") for one in readable
+        ]
+        warnings = ["the plan says nothing that a picture could be asked about: all are accepted"]
+    else:
+        made, warnings = llm.converse(key, node_id, work, lease=lease) if readable else ([], [])
     given = iter(made)
     return [
         _unreadable(one, asked, rules, key) if isinstance(one, str) else next(given)
@@ -163,12 +175,31 @@ def judge_all(
     ], warnings
 
 
-def best_of(judgements: Sequence[Judgement]) -> int | None:
-    """Return the index of the best picture: accepted before not, then the higher mean."""
+def faces_of(report: str) -> dict[str, FacesSeen]:
+    """Return what a consistency report says, by picture. Raises FaceError for one that is none."""
+    from ..faces.report import verdicts_by_picture
+
+    return {
+        picture: FacesSeen(kept=bool(said["keep"]), reason=str(said["reason"]), verdict=said)
+        for picture, said in verdicts_by_picture(report).items()
+    }
+
+
+def best_of(
+    judgements: Sequence[Judgement], faces: Mapping[str, FacesSeen] | None = None
+) -> int | None:
+    """Return the index of the best picture, None where none can be read.
+
+    The character's face comes first, where `faces` tells, then accepted, then the higher mean.
+    """
+
+    def rank(index: int) -> tuple[bool, bool, float]:
+        one = judgements[index]
+        seen = (faces or {}).get(one.picture)
+        return seen is None or seen.kept, one.accepted, one.mean
+
     there = [index for index, one in enumerate(judgements) if one.picture]
-    return max(
-        there, key=lambda index: (judgements[index].accepted, judgements[index].mean), default=None
-    )
+    return max(there, key=rank, default=None)
 
 
 def _unreadable(

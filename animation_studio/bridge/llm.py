@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -19,10 +21,13 @@ __all__ = [
     "converse",
     "count_on",
     "llm_services",
+    "model_of",
     "service_fingerprint",
 ]
 
 T = TypeVar("T")
+# How long a server may take to say which model it has.
+_LOOK_SECONDS = 1.0
 
 
 def llm_services() -> list[str]:
@@ -60,17 +65,36 @@ def check_service(name: object, *, vision: bool = False) -> str:
     if not keys:
         what = "language model that sees pictures" if vision else "language model"
         raise ConfigError(
-            f"services.yaml names no {what}. Add one (docs of the VRAM Guard show how), or write "
-            "the plan by hand with Plan From Text."
+            f"services.yaml names no {what}. Add one as configs/services.yaml shows, or write the "
+            "plan by hand with Plan From Text."
         )
     return keys[0]
 
 
 def service_fingerprint(name: object, *, vision: bool = False) -> str:
-    """Return what changes when another model would answer, as far as the configuration says."""
+    """Return what changes when another model would answer."""
     key = check_service(name, vision=vision)
     entry = studio.registry().service(key)
-    return content_hash(key, entry.kind, entry.base_url, entry.model)
+    return content_hash(key, entry.kind, entry.base_url, model_of(key))
+
+
+# The model that each server had when it was last asked, by its address.
+_served: dict[str, str] = {}
+
+
+def model_of(key: str) -> str:
+    """Return the model that a service has, without waking it; "" where that cannot be told.
+
+    While the server is down, or slow to say so, it is the one that it had the last time. Looks for
+    no interruption, since ComfyUI asks for fingerprints where it would be lost.
+    """
+    entry = studio.registry().service(key)
+    if entry.model is not None:
+        return entry.model
+    with contextlib.suppress(ServiceError, asyncio.TimeoutError):
+        asked = asyncio.wait_for(client_of(key).model(), _LOOK_SECONDS)
+        _served[entry.base_url] = gpu.ask(asked)
+    return _served.get(entry.base_url, "")
 
 
 def client_of(key: str) -> ChatClient:
@@ -79,14 +103,19 @@ def client_of(key: str) -> ChatClient:
 
 
 def converse(
-    key: str, node_id: str, work: Callable[[ChatClient], Coroutine[Any, Any, T]]
+    key: str,
+    node_id: str,
+    work: Callable[[ChatClient], Coroutine[Any, Any, T]],
+    *,
+    lease: bool = False,
 ) -> tuple[T, list[str]]:
     """Let `work` ask the service `key`, awake and with room on the GPU; return warnings too.
 
-    From a node's thread. Ends within a second when ComfyUI is interrupted; `work` is cancelled and
-    the server told. Raises StudioError as `gpu.take` and `work`.
+    From a node's thread. With `lease` the GPU is leased also where `automatic_leases` is off. Ends
+    within a second when ComfyUI is interrupted; `work` is cancelled and the server told. Raises
+    StudioError as `gpu.take` and `work`.
     """
-    warnings = _awaken(key, node_id)
+    warnings = _awaken(key, node_id, lease=lease)
     client = client_of(key)
     return gpu.wait_for(work(client)), warnings
 
@@ -96,16 +125,16 @@ def count_on(node_id: str, what: str) -> Tokens:
     return lambda count: gpu.show(node_id, f"{what}: {count} tokens")
 
 
-def _awaken(key: str, node_id: str) -> list[str]:
+def _awaken(key: str, node_id: str, *, lease: bool) -> list[str]:
     """Take the lease for a language model, unless this prompt has it and the model is awake."""
     entry = studio.registry().service(key)
     arbiter, prompt = gpu.arbiter(), gpu.current_prompt()
     state = gpu.wait_for(named(arbiter.services, key).condition())
-    lease = arbiter.lease
-    leased = lease is not None and (lease.holder, lease.purpose) == (prompt, "llm")
+    held = arbiter.lease
+    leased = held is not None and (held.holder, held.purpose) == (prompt, "llm")
     if state.state is ServiceState.AWAKE and leased:
         return []
-    if not studio.registry().gpu_settings().automatic_leases:
+    if not (lease or studio.registry().gpu_settings().automatic_leases):
         if state.state is ServiceState.AWAKE:
             return []
         raise ServiceError(

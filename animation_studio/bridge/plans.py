@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from functools import cache
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import get_args
 
-from ..errors import PlanError, ServiceError
-from ..llm.answers import Answers, digest_of
+from ..errors import PlanError
 from ..llm.assembly import Dialect, scene_of
 from ..llm.plan import Plan, checked_plan
 from ..llm.plan_text import plan_as_text, plan_from_text
 from ..llm.report import PlanSource
 from ..llm.vocabulary import Vocabulary, vocabulary_of
-from ..llm.writer import Brief, Written, check_brief, plan_request, write_plan
-from ..registry import NONE, ServiceEntry, content_hash
-from . import gpu, llm, studio
-from .folders import answers_folder
+from ..llm.writer import Brief, Written, check_brief, write_plan
+from ..registry import NONE, content_hash
+from . import llm, studio
+from .written import keep, last_model, written_before
 
 __all__ = [
+    "GraphPlan",
     "MadePlan",
-    "PlanParts",
     "WriteRequest",
     "cast_hash",
     "check_plan",
-    "parts_of",
+    "graph_plan",
     "plan_by_hand",
     "vocabulary",
     "write",
@@ -32,8 +30,19 @@ __all__ = [
 
 
 @dataclass(frozen=True)
+class MadePlan:
+    """What travels between nodes: a plan with the steps of its making; none for one by hand."""
+
+    plan: Plan
+    sources: tuple[PlanSource, ...] = ()
+
+
+@dataclass(frozen=True)
 class WriteRequest:
-    """What a Prompt Writer's widgets say; `service` is a key of services.yaml or `auto`."""
+    """What a Prompt Writer's widgets say; `service` is a key of services.yaml or `auto`.
+
+    `earlier` is a plan that is to be changed as `change` says.
+    """
 
     sentence: str
     service: str
@@ -41,20 +50,12 @@ class WriteRequest:
     temperature: float = 0.3
     dialect: Dialect = "prose"
     character: str = NONE
-    earlier: Plan | None = None
+    earlier: MadePlan | None = None
     change: str = ""
 
 
 @dataclass(frozen=True)
-class MadePlan:
-    """What travels between nodes: a plan with who wrote it, None where a person did."""
-
-    plan: Plan
-    source: PlanSource | None = None
-
-
-@dataclass(frozen=True)
-class PlanParts:
+class GraphPlan:
     """A plan with what a graph takes of it, and what a node shows."""
 
     made: MadePlan
@@ -76,16 +77,17 @@ def cast_hash() -> str:
     return content_hash(studio.registry().content_hash, *studio.pose_library().names())
 
 
-def plan_by_hand(text: str, dialect: Dialect) -> PlanParts:
+def plan_by_hand(text: str, dialect: Dialect) -> GraphPlan:
     """Return the plan in a text. Raises PlanError with everything that is wrong in it."""
-    return parts_of(MadePlan(plan_from_text(text, vocabulary())), dialect)
+    return graph_plan(MadePlan(plan_from_text(text, vocabulary())), dialect)
 
 
-def write(request: WriteRequest, node_id: str) -> PlanParts:
+def write(request: WriteRequest, node_id: str, *, lease: bool = False) -> GraphPlan:
     """Return the plan of a sentence: the one written before, or a new one of the service.
 
-    Raises PlanError for a sentence that no plan can be made of, ConfigError for its character or
-    service, and ServiceError or GpuError where the service cannot answer.
+    `lease` is as for `llm.converse`. Raises PlanError for a sentence that no plan can be made of,
+    ConfigError for its character or service, and ServiceError or GpuError where the service cannot
+    answer.
     """
     key = llm.check_service(request.service)
     registry = studio.registry()
@@ -97,27 +99,30 @@ def write(request: WriteRequest, node_id: str) -> PlanParts:
         seed=request.seed,
         temperature=request.temperature,
         character=request.character,
-        earlier=request.earlier,
+        earlier=request.earlier.plan if request.earlier else None,
         change=request.change,
     )
     check_brief(brief)
     entry = registry.service(key)
-    model = _model(key, entry)
-    known = _written_before(brief, model) if model else None
+    model = llm.model_of(key) or last_model(entry)
+    known = written_before(brief, model) if model else None
     if known is not None:
-        return parts_of(
+        return graph_plan(
             _made(request, key, known),
             request.dialect,
             _said(key, known, before=True),
             known.warnings,
         )
     written, warnings = llm.converse(
-        key, node_id, lambda chat: write_plan(chat, brief, llm.count_on(node_id, key))
+        key,
+        node_id,
+        lambda chat: write_plan(chat, brief, llm.count_on(node_id, key)),
+        lease=lease,
     )
-    problem = _keep(brief, entry, written)
+    problem = keep(brief, entry, written)
     if problem:
         warnings.append(f"{problem}: the same sentence will be asked again")
-    return parts_of(
+    return graph_plan(
         _made(request, key, written),
         request.dialect,
         _said(key, written),
@@ -126,24 +131,33 @@ def write(request: WriteRequest, node_id: str) -> PlanParts:
 
 
 def _made(request: WriteRequest, key: str, written: Written) -> MadePlan:
+    earlier = request.earlier
     source = PlanSource(
-        sentence=request.sentence,
+        step="changed" if earlier else "written",
         service=key,
         model=written.model,
         seed=request.seed,
         temperature=request.temperature,
-        change=request.change if request.earlier else "",
+        sentence="" if earlier else request.sentence,
+        change=request.change if earlier else "",
+        character=request.character,
+        dialect=request.dialect,
     )
-    return MadePlan(written.plan, source)
+    return MadePlan(written.plan, (*(earlier.sources if earlier else ()), source))
 
 
-def parts_of(
+def graph_plan(
     made: MadePlan,
     dialect: Dialect,
     said: str = "",
     warnings: list[str] | None = None,
-) -> PlanParts:
-    """Return what a graph takes of a plan. Raises PlanError for a name that is not known now."""
+) -> GraphPlan:
+    """Return what a graph takes of a plan.
+
+    Raises PlanError for a name that is not known now, and for a dialect that is none.
+    """
+    if dialect not in get_args(Dialect):
+        raise PlanError(f"dialect {dialect!r}: choose one of {', '.join(get_args(Dialect))}.")
     plan = check_plan(made).plan
     scene = scene_of(plan, studio.registry(), dialect)
     chosen = {
@@ -161,7 +175,7 @@ def parts_of(
         *([f"negative: {scene.negative}"] if scene.negative else []),
         *(f"{line.character} [{line.emotion}]: {line.text}" for line in plan.lines),
     ]
-    return PlanParts(
+    return GraphPlan(
         made=made,
         scene=scene.scene,
         negative=scene.negative,
@@ -191,49 +205,3 @@ def _said(key: str, written: Written, *, before: bool = False) -> str:
     tokens = f", {written.completion_tokens} tokens" if written.completion_tokens else ""
     repaired = ", repaired once" if written.repaired else ""
     return f"{key} ({written.model}): {written.seconds:.1f} s{tokens}{repaired}"
-
-
-# -- what was written before
-
-
-@cache
-def _answers() -> Answers:
-    return Answers(answers_folder())
-
-
-def _model(key: str, entry: ServiceEntry) -> str:
-    """The model that a service asks, without waking it; "" where it cannot be told.
-
-    While the server is down it is the one that it had the last time.
-    """
-    try:
-        return gpu.wait_for(llm.client_of(key).model())
-    except ServiceError:
-        known = _answers().get(_model_digest(entry)) or {}
-        return str(known.get("model", ""))
-
-
-def _model_digest(entry: ServiceEntry) -> str:
-    return digest_of("model", entry.kind, entry.base_url, entry.model)
-
-
-def _plan_digest(brief: Brief, model: str) -> str:
-    request: dict[str, Any] = asdict(plan_request(brief))
-    return digest_of("plan", model, brief.character, request)
-
-
-def _written_before(brief: Brief, model: str) -> Written | None:
-    known = _answers().get(_plan_digest(brief, model))
-    if known is None:
-        return None
-    try:
-        plan = checked_plan(known.pop("plan", None), brief.vocabulary)
-        return Written(plan=plan, **known)
-    except (PlanError, TypeError):
-        return None
-
-
-def _keep(brief: Brief, entry: ServiceEntry, written: Written) -> str:
-    document = {**asdict(written), "plan": written.plan.model_dump(mode="json")}
-    _answers().put(_model_digest(entry), {"model": written.model})
-    return _answers().put(_plan_digest(brief, written.model), document)

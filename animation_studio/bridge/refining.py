@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..errors import PlanError
 from ..llm.assembly import Dialect
 from ..llm.judgement import Judgement
-from ..llm.plan import Plan
 from ..llm.refine import Refined, allowed_changes, refine_plan
+from ..llm.report import PlanSource
+from ..llm.writer import seed_of
 from . import llm, plans, studio
-from .judging import best_of
+from .judging import best_of, faces_of
 
-__all__ = ["RefineWish", "RefinedPlan", "change_plan", "refine"]
+__all__ = ["Change", "RefineWish", "RefinedPlan", "change_plan", "refine"]
 
 
 @dataclass(frozen=True)
@@ -31,56 +31,84 @@ class RefineWish:
 class RefinedPlan:
     """A plan with what a graph takes of it; `accepted` where there was nothing to change."""
 
-    parts: plans.PlanParts
+    graph: plans.GraphPlan
     accepted: bool
 
 
-def refine(
-    plan: object, judgements: Sequence[object], wish: RefineWish, node_id: str
-) -> RefinedPlan:
+@dataclass(frozen=True)
+class Change:
+    """A plan after a judgement, and who changed it; None where there was nothing to change."""
+
+    refined: Refined
+    source: PlanSource | None
+    warnings: list[str]
+
+
+def refine(made: object, judgements: object, wish: RefineWish, node_id: str) -> RefinedPlan:
     """Return the plan changed by what its best picture lacks.
 
     Raises PlanError for what is no plan or judgement, else as `plans.write`.
     """
-    made = plans.check_plan(plan)
-    there = [one for one in judgements if isinstance(one, Judgement)]
-    best = best_of(there)
+    known = plans.check_plan(made)
+    listed = judgements if isinstance(judgements, list | tuple) else ()
+    there = [one for one in listed if isinstance(one, Judgement)]
+    best = best_of(there, faces_of(wish.report))
     if best is None:
         raise PlanError("judgement: it is of no picture that could be read. Connect Judge's.")
-    done, warnings = change_plan(made.plan, there[best], wish, node_id)
-    said = "accepted: nothing to change" if done.accepted else _said(done)
-    changed = replace(made, plan=done.plan)
-    return RefinedPlan(plans.parts_of(changed, wish.dialect, said, warnings), done.accepted)
+    done = change_plan(known, there[best], wish, node_id)
+    sources = (*known.sources, done.source) if done.source else known.sources
+    changed = plans.MadePlan(done.refined.plan, sources)
+    graph = plans.graph_plan(changed, wish.dialect, _said(done.refined), done.warnings)
+    return RefinedPlan(graph, done.refined.accepted)
 
 
 def change_plan(
-    plan: Plan, judgement: Judgement, wish: RefineWish, node_id: str
-) -> tuple[Refined, list[str]]:
-    """Let the service change a plan; return it with warnings. Asks nothing where it is accepted.
+    made: plans.MadePlan,
+    judgement: Judgement,
+    wish: RefineWish,
+    node_id: str,
+    *,
+    lease: bool = False,
+) -> Change:
+    """Let the service change a plan. Asks nothing, and wakes nobody, where it is accepted.
 
-    Raises ConfigError for the service, ServiceError or GpuError where it cannot answer.
+    `lease` is as for `llm.converse`. Raises ConfigError for the service, ServiceError or GpuError
+    where it cannot answer, PlanError for a temperature or seed that is none.
     """
     key = llm.check_service(wish.service)
     if not allowed_changes(judgement, wish.report):
-        return Refined(plan=plan, accepted=True, changed=[], reasoning=""), []
+        return Change(Refined(plan=made.plan, accepted=True, changed=[], reasoning=""), None, [])
     registry, vocabulary = studio.registry(), plans.vocabulary()
-    return llm.converse(
+    refined, warnings = llm.converse(
         key,
         node_id,
         lambda chat: refine_plan(
             chat,
-            plan,
+            made.plan,
             judgement,
             vocabulary,
             registry,
             report=wish.report,
-            seed=wish.seed % 2**63,
+            seed=seed_of(wish.seed),
             temperature=wish.temperature,
             tokens=llm.count_on(node_id, key),
         ),
+        lease=lease,
     )
+    source = PlanSource(
+        step="refined",
+        service=key,
+        model=refined.model,
+        seed=wish.seed,
+        temperature=wish.temperature,
+        change=refined.reasoning,
+        dialect=wish.dialect,
+    )
+    return Change(refined, source, warnings)
 
 
 def _said(done: Refined) -> str:
+    if done.accepted:
+        return "accepted: nothing to change"
     changed = ", ".join(done.changed) or "nothing"
     return f"changed {changed}: {done.reasoning}" if done.reasoning else f"changed {changed}"

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["SavedTakes", "TakeContext", "save_takes"]
 
 RECORD_KEY = "animation_studio"
+_ROUNDS = "AnimStudio_UntilAccepted"
 _CONTROL, _POSE, _QUALITY = "AnimStudio_Control", "AnimStudio_Pose", "AnimStudio_QualityPreset"
 # Of a GPU report: what was said in words, and who else uses the machine. Pictures are shared.
 _PRIVATE: Any = {"warnings": True, "holding": True, "steps": {"__all__": {"detail"}}}
@@ -92,11 +93,32 @@ def save_takes(images: torch.Tensor, prefix: str, context: TakeContext) -> Saved
         digest = picture_sha256(picture) if verdicts or judged else ""
         own["consistency"] = verdicts.get(digest)
         own["judgement"] = judged.get(digest)
-        text = record.model_copy(update=own).as_json()
+        text = record.model_copy(update={**own, **_of_round(record, own)}).as_json()
         _write_pair(where.folder / f"{stem}.png", _png(picture, context, text), text)
         for names, suffix in ((saved.images, "png"), (saved.records, "json")):
             names.append(where.entry(f"{stem}.{suffix}"))
     return saved
+
+
+def _of_round(record: Record, own: Mapping[str, Any]) -> dict[str, object]:
+    """What the round that made a picture knows better than the graph: Until Accepted's best one."""
+    judgement = own["judgement"] or {}
+    best = next(
+        (one for one in judgement.get("rounds", ()) if one["number"] == judgement["best"]), None
+    )
+    if best is None:
+        return {}
+    faces = best["faces"] or {}
+    return {
+        "batch_index": best["index"],
+        "batch_size": best["batch_size"],
+        "samplers": [
+            {**one, "seed": best["seed"]} if one.get("class") == _ROUNDS else one
+            for one in record.samplers
+        ],
+        "controls": [*record.controls, *({"control": text} for text in best["controls"])],
+        "consistency": own["consistency"] or faces.get("verdict") or None,
+    }
 
 
 def _write_pair(path: Path, png: bytes, record: str) -> None:

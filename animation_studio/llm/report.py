@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..errors import PlanError
+from ..registry import NONE
 from .judgement import Judgement, JudgementRules
 from .plan import Plan
 
@@ -34,37 +35,51 @@ class _Part(BaseModel):
 
 
 class PlanSource(_Part):
-    """Who wrote a plan, of what: a language model of a sentence, or of an earlier plan's change."""
+    """One step of a plan's making by a language model.
 
-    sentence: str
+    written: of `sentence`. changed: as `change` says, of the plan that the steps before made.
+    refined: after a judgement; `change` is the model's reason.
+    """
+
+    step: Literal["written", "changed", "refined"]
     service: str
     model: str
     seed: int
     temperature: float
+    sentence: str = ""
     change: str = ""
+    character: str = NONE
+    dialect: str = "prose"
 
 
 class FacesSeen(_Part):
-    """What a consistency report says of the pictures of a round."""
+    """What a consistency report says of a picture; `verdict` is all of it, with the engine."""
 
     kept: bool
     reason: str
+    verdict: dict[str, object] = {}
 
 
 class Round(_Part):
     """One round of Until Accepted, counted from 1: what was tried and how it was judged.
 
-    `judgement` is that of the round's best picture. `changed` are the fields of the plan that this
-    round has otherwise than the one before, and `reasoning` why, in the model's words.
+    `judgement` is that of the round's best picture, which has the place `index` (from 0) in the
+    batch that the sampler's `seed` made. `controls` are those that steered it, as "type (pose)".
+    `changed` are the fields of the plan that this round has otherwise than the one before,
+    `reasoning` why, in the model's words, and `source` which model that was.
     """
 
     number: int
     seed: int
+    index: int = 0
+    batch_size: int = 1
     plan: Plan
     judgement: Judgement
     faces: FacesSeen | None = None
+    controls: list[str] = []
     changed: list[str] = []
     reasoning: str = ""
+    source: PlanSource | None = None
 
     @property
     def accepted(self) -> bool:
@@ -75,7 +90,8 @@ class Round(_Part):
 class JudgementReport(_Part):
     """What was judged in one run. `best` is the number of the round whose picture was kept.
 
-    `source` is None for a plan by hand; of several rounds it is that of the first plan.
+    `sources` are the steps of the plan's making: empty for a plan by hand. Of several rounds they
+    are the first plan's; each round has its own.
     """
 
     format: Literal["animation_studio/judgement_report/1"] = "animation_studio/judgement_report/1"
@@ -85,7 +101,7 @@ class JudgementReport(_Part):
     model: str
     rules: JudgementRules
     plan: Plan
-    source: PlanSource | None = None
+    sources: list[PlanSource] = []
     judgements: list[Judgement]
     rounds: list[Round] = []
     best: int | None = None
@@ -102,14 +118,14 @@ def judgement_report(
     plan: Plan,
     judgements: Sequence[Judgement],
     *,
-    source: PlanSource | None = None,
+    sources: Sequence[PlanSource] = (),
     rounds: Sequence[Round] = (),
     best: int | None = None,
     warnings: Sequence[str] = (),
     versions: Mapping[str, str] | None = None,
 ) -> JudgementReport:
     """Return the report of a run, made now (UTC), of one picture or more."""
-    first = judgements[0]
+    first = next((one for one in judgements if one.model), judgements[0])
     return JudgementReport(
         created=datetime.datetime.now(datetime.timezone.utc),
         node=node,
@@ -117,7 +133,7 @@ def judgement_report(
         model=first.model,
         rules=first.rules,
         plan=plan,
-        source=source,
+        sources=list(sources),
         judgements=list(judgements),
         rounds=list(rounds),
         best=best,
@@ -139,7 +155,7 @@ def json_schema() -> str:
 def judgements_by_picture(report: str) -> dict[str, dict[str, object]]:
     """Return what a report says of each picture, as plain data, by the picture's SHA-256.
 
-    Each has the plan it was made of with its source, and the rounds where there were several. An
+    Each has the plan it was made of with its sources, and the rounds where there were several. An
     empty text gives none. Raises PlanError for a text that is no such report.
     """
     if not report:
@@ -153,8 +169,9 @@ def judgements_by_picture(report: str) -> dict[str, dict[str, object]]:
         ) from error
     about = {
         "plan": parsed.plan.model_dump(mode="json"),
-        "source": parsed.source.model_dump(mode="json") if parsed.source else None,
+        "sources": [one.model_dump(mode="json") for one in parsed.sources],
         "rounds": [one.model_dump(mode="json") for one in parsed.rounds],
+        "best": parsed.best,
     }
     return {
         one.picture: {**one.model_dump(mode="json", exclude={"picture"}), **about}

@@ -18,6 +18,8 @@ __all__ = ["GraphNode", "Prompt", "PromptGraph", "linked_node", "recipe_of"]
 Prompt: TypeAlias = Mapping[str, Mapping[str, object]]
 
 _SEEDS = ("seed", "noise_seed")
+# Nodes whose seed is a language model's.
+_WRITERS = {"AnimStudio_PromptWriter", "AnimStudio_Refine"}
 # Keys of a sampler's settings in ComfyUI's KSampler and KSamplerAdvanced, and in the parts of
 # SamplerCustomAdvanced (RandomNoise, BasicScheduler, KSamplerSelect, CFGGuider).
 _SAMPLING = (
@@ -72,9 +74,14 @@ class PromptGraph:
         self.nodes = list(self._upstream(node))
 
     def samplers(self) -> list[dict[str, object]]:
-        """Return seed and sampling values of every upstream node that has any."""
+        """Return seed and sampling values of every upstream node that has any.
+
+        The seeds of language models are none.
+        """
         found: list[dict[str, object]] = []
         for node in self.nodes:
+            if node.class_type in _WRITERS:
+                continue
             values = {key: self.value(node.inputs[key]) for key in _SAMPLING if key in node.inputs}
             for seed in (key for key in _SEEDS if key in node.inputs):
                 values = {"seed": self.value(node.inputs[seed]), **values}

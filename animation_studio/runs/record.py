@@ -36,7 +36,8 @@ class EntryRecord(BaseModel):
 class Record(BaseModel):
     """How a take was made. What was not connected or cannot be known is None or empty.
 
-    `batch_index` counts from 0 within the batch whose noise the seed made.
+    `batch_index` counts from 0 within the batch whose noise the seed made, which Until Accepted
+    makes inside of itself.
 
     `consistency` is the verdict on this very picture, with the engine that gave it, out of a
     consistency report; `judgement` is what a vision model answered about it, with the plan it was
