@@ -1,5 +1,7 @@
 """A plan as yes/no questions about a picture of it: one a slot, and some for common defects.
 
+Where a slot is empty its part is asked about: a plan by hand may hold nothing but parts.
+
 A vision model knows neither names nor keys, so characters, places and styles are described by
 what the registry says of their looks. Texts of plan and registry stand in quotes, as data.
 """
@@ -107,7 +109,7 @@ DEFECTS = (
 
 
 def questions_for(plan: Plan, registry: Registry, defects: bool = True) -> list[Asked]:
-    """Return a question for each slot of the plan that says something, then those for defects.
+    """Return a question for each slot, or its part, that says something, then those for defects.
 
     Slots are unique, and so are questions, of which none is longer than 300 characters. Raises
     ConfigError for a name of the plan that the registry has not, or not in working order.
@@ -146,8 +148,9 @@ def _said(plan: Plan, registry: Registry) -> Iterator[_Said]:
     yield from _count(plan)
     yield from _doing(plan, registry)
     yield from _place(plan, registry)
+    texts = _texts(plan)
     for slot, question, suggestion in _TEXTS:
-        if text := getattr(plan, slot):
+        if text := texts[slot]:
             yield _Said(slot, question, suggestion, text)
     if plan.style != NONE:
         yield _Said(
@@ -156,6 +159,21 @@ def _said(plan: Plan, registry: Registry) -> Iterator[_Said]:
             "Leave out words of other styles; raise the style's weight.",
             _words(registry, "style", plan.style),
         )
+
+
+def _texts(plan: Plan) -> dict[str, str]:
+    """The texts of `_TEXTS`; light and camera are the parts' where no slot speaks of them."""
+    slots = {slot: getattr(plan, slot) for slot, _, _ in _TEXTS}
+    if not one_line(plan.time):
+        slots["light"] = _slot_or(plan.light, plan.parts.light)
+    if not one_line(plan.composition):
+        slots["camera"] = _slot_or(plan.camera, plan.parts.camera)
+    return slots
+
+
+def _slot_or(slot: str, parts: Sequence[str]) -> str:
+    """A slot's text; where it says nothing that of the parts, of which the prompt is made."""
+    return slot if one_line(slot) else ", ".join(parts)
 
 
 def _count(plan: Plan) -> Iterator[_Said]:
@@ -178,20 +196,21 @@ def _doing(plan: Plan, registry: Registry) -> Iterator[_Said]:
         named = not names.isdisjoint(re.findall(r"\w+", text.casefold()))
         return question + " Names do not matter." * named
 
+    action = _slot_or(plan.action, plan.parts.action)
     # What the sentence asked for. No change of the plan touches it, so that rounds cannot drift.
-    if plan.intent and normalised(plan.intent) != normalised(plan.action):
+    if plan.intent and normalised(plan.intent) != normalised(action):
         yield _Said(
             "intent",
             about("Is this what the picture shows: {text}?", plan.intent),
             "Say who does what, and where, in the words of action and setting.",
             plan.intent,
         )
-    if plan.action:
+    if action:
         yield _Said(
             "action",
-            about("Does the picture show this action: {text}?", plan.action),
+            about("Does the picture show this action: {text}?", action),
             "Say the action in fewer, plainer words; show the whole body; add a pose.",
-            plan.action,
+            action,
         )
     if plan.expression != NONE:
         yield _Said(
@@ -200,13 +219,30 @@ def _doing(plan: Plan, registry: Registry) -> Iterator[_Said]:
             "Say in the action's words what mouth, eyes and brows do; show the face larger.",
             _words(registry, "expression", plan.expression),
         )
-    elif plan.emotion != "neutral" and (plan.characters or plan.others):
+    if (
+        plan.emotion != "neutral"
+        and (plan.characters or plan.others)
+        and not _says_emotion(plan, registry)
+    ):
         yield _Said(
             "emotion",
             "Does the main character look {text}?",
             "Choose the expression that shows it, or say what face and body do.",
             plan.emotion,
         )
+
+
+def _says_emotion(plan: Plan, registry: Registry) -> bool:
+    """Whether the expression says the emotion: it is called so, or has the word among its own.
+
+    Else both are asked about: a change that sets an expression must not end the question that
+    failed.
+    """
+    if plan.expression == NONE:
+        return False
+    entry = registry.entry("expression", plan.expression)
+    texts = _folded([plan.expression, entry.name, *entry.trigger_words])
+    return set(_each(normalised(plan.emotion))) <= {word for text in texts for word in _each(text)}
 
 
 def _place(plan: Plan, registry: Registry) -> Iterator[_Said]:
@@ -216,6 +252,7 @@ def _place(plan: Plan, registry: Registry) -> Iterator[_Said]:
         entry = registry.entry("background", plan.background)
         if not text or normalised(text) in _folded([plan.background, entry.name]):
             text = _words(registry, "background", plan.background)
+    text = _slot_or(text, plan.parts.setting)
     if text:
         yield _Said(
             "location",

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from animation_studio.errors import ConfigError
-from animation_studio.llm.plan import Plan
+from animation_studio.llm.plan import Plan, PlanParts
 from animation_studio.llm.questions import plan_summary, questions_for
 from animation_studio.registry import Registry, load_registry
 
@@ -67,6 +67,7 @@ def test_every_slot_that_says_something_is_asked_about_in_order(shipped: Registr
             'Does the picture show this action: "Luca runs to Giulia"? Names do not matter.'
         ),
         "expression": ('Does the main character\'s face show this: "happy expression, smiling"?'),
+        "emotion": 'Does the main character look "excited"?',
         "location": 'Does the picture show this place: "the beach"?',
         "time": 'Is the time of day in the picture "sunset"?',
         "light": 'Does the picture have this light or weather: "warm light"?',
@@ -111,6 +112,62 @@ def test_an_emotion_is_asked_about_where_no_expression_says_it(shipped: Registry
     assert "emotion" not in questions(sad.model_copy(update={"expression": "sad"}), shipped)
     assert "emotion" not in questions(Plan(characters=["luca"]), shipped)
     assert "emotion" not in questions(Plan(emotion="sad"), shipped), "nobody is there"
+
+
+def test_an_expression_that_says_something_else_does_not_end_the_emotion(shipped: Registry):
+    first = Plan(characters=["luca"], emotion="sad")
+    changed = questions(first.model_copy(update={"expression": "happy"}), shipped)
+    assert changed["emotion"] == questions(first, shipped)["emotion"]
+    assert '"happy expression, smiling"' in changed["expression"]
+    assert plan_summary(Plan(others=["a boy"], emotion="sad", expression="happy"), shipped) == (
+        'other: "a boy"; expression: "happy expression, smiling"; emotion: "sad"'
+    )
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ("sad: {name: Tears}", True),
+        ("deeply_sad: {name: Tears}", True),
+        ("tears: {name: A Sad Face}", True),
+        ('tears: {name: Tears, trigger_words: ["(SAD look:1.2)"]}', True),
+        ('tears: {name: Tears, trigger_words: ["saddle"], description: "sad"}', False),
+    ],
+)
+def test_what_an_expression_says(entry: str, says: bool, load: Callable[..., Registry]):
+    registry = load(f"expressions:\n  {entry}\n")
+    plan = Plan(others=["a boy"], emotion="sad", expression=entry.partition(":")[0])
+    assert ("emotion" not in questions(plan, registry)) == says
+
+
+def test_a_plan_of_parts_alone_is_judged_by_them(shipped: Registry):
+    parts = PlanParts(
+        action=["a boy", "arms wide"],
+        setting=["sandy beach", "calm sea"],
+        light=["golden hour"],
+        camera=["wide shot", "low angle"],
+        avoid=["crowd"],
+    )
+    asked = questions(Plan(parts=parts), shipped)
+    assert asked == {
+        "action": 'Does the picture show this action: "a boy, arms wide"?',
+        "location": 'Does the picture show this place: "sandy beach, calm sea"?',
+        "light": 'Does the picture have this light or weather: "golden hour"?',
+        "camera": 'Is the picture taken with this camera shot or angle: "wide shot, low angle"?',
+    }
+    assert plan_summary(Plan(parts=parts), shipped).startswith('action: "a boy, arms wide"; ')
+
+
+def test_a_slot_goes_before_its_part(shipped: Registry):
+    parts = PlanParts(action=["p"], setting=["p"], light=["p"], camera=["p"])
+    slots = Plan(action="s", location="s", light="s", camera="s", parts=parts)
+    assert questions(slots, shipped) == questions(
+        slots.model_copy(update={"parts": PlanParts()}), shipped
+    )
+    beside = Plan(background="portorosso", time="noon", composition="he is small", parts=parts)
+    asked = questions(beside, shipped)
+    assert set(asked) == {"action", "location", "time", "composition"}
+    assert "italian seaside town" in asked["location"]
 
 
 @pytest.mark.parametrize("location", ["", "Portorosso", "portorosso", "PORTOROSSO  town"])
@@ -256,6 +313,7 @@ def test_questions_are_short_distinct_and_well_formed(
         light=light,
         camera=camera,
         composition=composition,
+        parts=PlanParts(action=others, setting=words, light=words, camera=words),
     )
     asked = questions_for(plan, shipped)
     assert len({one.slot for one in asked}) == len(asked)
