@@ -78,10 +78,17 @@ class Judgement(_Frozen):
     failing: list[str]
     reason: str
 
+    def known_failing(self) -> list[Asked]:
+        """Return the questions of the failing slots, worst first.
+
+        A judgement from elsewhere may name slots about which it asked nothing: they are left out.
+        """
+        known = {one.slot: one for one in [*self.answers, *self.unanswered]}
+        return [known[slot] for slot in self.failing if slot in known]
+
     def suggestions(self) -> list[str]:
         """Return what to do about each failing slot, worst first."""
-        known = {one.slot: one.suggestion for one in [*self.answers, *self.unanswered]}
-        return [known[slot] for slot in self.failing]
+        return [one.suggestion for one in self.known_failing()]
 
 
 def judgement_of(

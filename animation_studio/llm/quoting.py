@@ -10,7 +10,7 @@ import json
 import re
 import unicodedata
 
-__all__ = ["one_line", "quoted", "quoted_json"]
+__all__ = ["one_line", "quoted", "quoted_json", "unmarked"]
 
 _LIMIT = 200
 # What ends quotes becomes an apostrophe; what chat templates are written with becomes round.
@@ -45,6 +45,12 @@ def one_line(text: str, limit: int = _LIMIT) -> str:
 def quoted(text: str, limit: int = _LIMIT) -> str:
     """Return `text` neutral in double quotes; `limit` counts what stands between them."""
     return f'"{one_line(text, limit)}"'
+
+
+def unmarked(text: str) -> str:
+    """Return `text` with its lines, quotes and braces, but without any mark of a chat template."""
+    kept = "".join(c for c in text if c in "\n\t" or _is_told(c))
+    return _MARK.sub("(", kept).translate(str.maketrans("<>|", "()/"))
 
 
 def quoted_json(value: object) -> str:

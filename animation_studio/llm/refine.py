@@ -21,7 +21,8 @@ from .consistency import FaceFindings, face_findings
 from .judgement import Judgement
 from .messages import Chat, ChatRequest, Message, Tokens
 from .plan import Plan, PlanParts, Sentence, closed_schema, problems_in
-from .quoting import one_line, quoted_json
+from .quoting import one_line, quoted_json, unmarked
+from .sampling import check_temperature, seed_of
 from .vocabulary import Vocabulary
 
 __all__ = ["Refined", "allowed_changes", "change_schema", "changed_plan", "refine_plan"]
@@ -53,7 +54,8 @@ _BY_SLOT: Mapping[str, tuple[str, ...]] = {
 class Refined(BaseModel):
     """A plan after a judgement: `accepted` as it was, or with `changed` fields ("parts.action").
 
-    `changed` is empty also where the model changed nothing although it should have.
+    `changed` is empty also where the model changed nothing although it should have. `model` wrote
+    the change; it is empty where nothing was asked.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -62,6 +64,7 @@ class Refined(BaseModel):
     accepted: bool
     changed: list[str]
     reasoning: str
+    model: str = ""
 
 
 def allowed_changes(judgement: Judgement, report: str = "") -> frozenset[str]:
@@ -86,9 +89,13 @@ async def refine_plan(
 ) -> Refined:
     """Let a model change a plan so that what failed may pass; ask nothing where all is accepted.
 
-    `report` is a consistency report as JSON. What an answer may do is `changed_plan`'s to say.
-    Raises ServiceError as `ask_checked`, FaceError for a report that is none.
+    The judgement may be of the questions of an earlier plan, as long as the picture is of this one.
+    `report` is a consistency report as JSON; `seed` is as of `seed_of`, None for the server's own,
+    `temperature` 0 to 2. What an answer may do is `changed_plan`'s to say. Raises ServiceError as
+    `ask_checked`, FaceError for a report that is none, PlanError for seed and temperature.
     """
+    check_temperature(temperature)
+    server_seed = None if seed is None else seed_of(seed)
     faces = face_findings(report, judgement.picture)
     allowed = _allowed(judgement, faces)
     if not allowed:
@@ -100,7 +107,7 @@ async def refine_plan(
         ),
         max_tokens=_MAX_TOKENS,
         temperature=temperature,
-        seed=seed,
+        seed=server_seed,
         schema=change_schema(allowed, vocabulary),
     )
     done = await ask_checked(
@@ -110,7 +117,7 @@ async def refine_plan(
         "change of the plan",
         tokens,
     )
-    return done.value
+    return done.value.model_copy(update={"model": done.answer.model})
 
 
 def change_schema(allowed: Collection[str], vocabulary: Vocabulary) -> dict[str, Any]:
@@ -140,9 +147,10 @@ def changed_plan(
 def _allowed(judgement: Judgement, faces: FaceFindings | None) -> frozenset[str]:
     allowed: set[str] = set()
     if not judgement.accepted:
-        allowed.update(_BY_DEFECT if not judgement.failing else ())
-        for slot in judgement.failing:
-            allowed.update(_BY_SLOT.get(slot.partition(" ")[0], _BY_DEFECT))
+        failing = judgement.known_failing()
+        allowed.update(_BY_DEFECT if not failing else ())
+        for one in failing:
+            allowed.update(_BY_SLOT.get(one.slot.partition(" ")[0], _BY_DEFECT))
     if faces is not None and not faces.kept:
         allowed.update(_BY_DEFECT if faces.strangers else _FRAMING)
     return frozenset(allowed)
@@ -218,6 +226,8 @@ _RULES = """\
 You change the plan of a picture, so that the next picture made of it passes what this one failed.
 Rules:
 - Change what helps against what failed. Repeat everything else word for word.
+- The next picture is asked the very same questions, whatever the plan says then. Writing a slot \
+anew does not help; other words in parts, controls and framing do.
 - Stay with what the plan's intent asks for.
 - Only parts become the picture: short plain English phrases of what can be seen, each once. \
 Say there too what you change in other fields.
@@ -256,12 +266,13 @@ def _task(
 
 def _failed(judgement: Judgement) -> Iterator[str]:
     scores = {one.slot: f"{one.score:.2f}" for one in judgement.answers}
-    asked = {one.slot: one for one in [*judgement.answers, *judgement.unanswered]}
-    for slot in judgement.failing[:_SHOWN]:
-        one = asked[slot]
-        score = scores.get(slot, "no answer")
-        # A question quotes the plan, whose quotes are neutral already.
-        yield f"- {one_line(slot)} ({score}): {one.question} {one_line(one.suggestion, 300)}"
+    failing = judgement.known_failing()
+    for one in failing[:_SHOWN]:
+        score = scores.get(one.slot, "no answer")
+        question = " ".join(unmarked(one.question).split())  # whose quotes are our own
+        yield f"- {one_line(one.slot)} ({score}): {question} {one_line(one.suggestion, 300)}"
+    if not failing and not judgement.accepted:
+        yield f"- the picture as a whole: {one_line(judgement.reason, 300)}"
 
 
 def _about_faces(faces: FaceFindings | None) -> Sequence[str]:
