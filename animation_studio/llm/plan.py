@@ -24,6 +24,7 @@ from pydantic import (
     GetJsonSchemaHandler,
     ValidationError,
     ValidationInfo,
+    field_validator,
 )
 from pydantic_core import core_schema
 
@@ -34,6 +35,7 @@ from .vocabulary import NameKind, Vocabulary
 __all__ = [
     "MAX_CHARACTERS",
     "NAMES",
+    "OPENPOSE",
     "BackgroundName",
     "CharacterName",
     "ControlName",
@@ -57,26 +59,34 @@ __all__ = [
 
 # In a field's JSON schema: of which kind its names are, to be replaced by the keys themselves.
 NAMES = "x-names"
-# Control characters, lone surrogates, private and unassigned ones; U+FFFD stands for broken bytes.
-_NO_TEXT = ("Cc", "Cs", "Co", "Cn")
+# The type of control that a pose of the library is for.
+OPENPOSE = "openpose"
+# Control characters, formats that nobody sees (directions, zero-width ones), lone surrogates,
+# private and unassigned ones; U+FFFD stands for broken bytes.
+_NO_TEXT = ("Cc", "Cf", "Cs", "Co", "Cn")
+# Formats that spelling needs, between letters: Persian words, joined emoji.
+_JOINERS = "\u200c\u200d"
 # Kinds that a picture may also be without.
 _OPTIONAL: tuple[NameKind, ...] = ("background", "style", "expression", "pose")
 MAX_CHARACTERS = 4
 
 
 def _text(value: object) -> object:
-    """Text on one line, without what no prompt, file or screen can hold.
+    """Text on one line, without what no prompt, file or screen can hold, and what nobody sees.
 
-    A random or broken model writes lone surrogates and control characters; the line breaks of a
-    plan by hand are layout.
+    A random or broken model writes lone surrogates and control characters, and directions show a
+    text otherwise than it is; the line breaks of a plan by hand are layout.
     """
     if not isinstance(value, str):
         return value
     kept = (" " if c.isspace() else c for c in value if c.isspace() or _is_text(c))
-    return " ".join("".join(kept).split())
+    words = (word.strip(_JOINERS) for word in "".join(kept).split())
+    return " ".join(word for word in words if word)
 
 
 def _is_text(character: str) -> bool:
+    if character in _JOINERS:
+        return True
     return character != "\ufffd" and unicodedata.category(character) not in _NO_TEXT
 
 
@@ -138,11 +148,28 @@ class _Part(BaseModel):
 
 
 class PlanControl(_Part):
-    """A control that the picture wants, and why. `pose` is one of the library, for openpose."""
+    """A control that the picture wants, and why.
+
+    `pose` is one of the library, for openpose alone. With another type it is an error in a plan
+    by hand, whose author meant something; elsewhere it becomes none: no model is asked again for
+    that.
+    """
 
     reason: Sentence = Field(default="", description="why the picture needs it")
     type: ControlName = Field(description="the kind of control")
     pose: PoseName = Field(default=NONE, description="a pose of the library, for openpose")
+
+    @field_validator("pose")
+    @classmethod
+    def _of_openpose(cls, pose: str, info: ValidationInfo) -> str:
+        if pose == NONE or info.data.get("type", OPENPOSE) == OPENPOSE:
+            return pose
+        if isinstance(info.context, Vocabulary) and info.context.by_hand:
+            raise ValueError(
+                f"a pose is for {OPENPOSE}, and the type is {info.data['type']!r}. Leave the pose "
+                f"out, or make the type {OPENPOSE}."
+            )
+        return NONE
 
 
 class PlanLine(_Part):
@@ -174,7 +201,8 @@ class Plan(_Part):
     """What a picture is to show. Names are keys of the configuration; texts are free.
 
     `characters` has the one whose LoRA is loaded first. `others` are people whom the sentence
-    names and the cast has not. Every field may be left out when a plan is written by hand.
+    names and the cast has not. Every field may be left out when a plan is written by hand. Of
+    `controls` a graph that has room for one takes `control` and `pose`.
     """
 
     intent: Sentence = Field(default="", description="what the sentence asks for")
@@ -217,13 +245,26 @@ class Plan(_Part):
 
     @property
     def control(self) -> str:
-        """The first control's type, or `none`."""
-        return self.controls[0].type if self.controls else NONE
+        """The type of the first control that can be used as it stands, or `none`.
+
+        An openpose can that names a pose: without one its map would be black. Others can; their
+        map comes from a picture, which the graph must have.
+        """
+        return self._usable[0]
 
     @property
     def pose(self) -> str:
-        """The pose of the first control that has one, or `none`."""
-        return next((one.pose for one in self.controls if one.pose != NONE), NONE)
+        """The pose of that same control, `none` for one that is not openpose."""
+        return self._usable[1]
+
+    @property
+    def _usable(self) -> tuple[str, str]:
+        for one in self.controls:
+            if one.type != OPENPOSE:
+                return one.type, NONE
+            if one.pose != NONE:
+                return one.type, one.pose
+        return NONE, NONE
 
 
 def checked_plan(data: object, vocabulary: Vocabulary, what: str = "plan") -> Plan:

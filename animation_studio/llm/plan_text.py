@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import yaml
@@ -49,7 +50,8 @@ def plan_from_text(text: str, vocabulary: Vocabulary) -> Plan:
     problems = [(one.line, one.key, one.message) for one in source.problems]
     if source.readable:
         try:
-            plan = Plan.model_validate(_tidied(source.data), context=vocabulary)
+            known = replace(vocabulary, by_hand=True)
+            plan = Plan.model_validate(_tidied(source.data), context=known)
         except ValidationError as error:
             problems += _located(error, source)
         else:

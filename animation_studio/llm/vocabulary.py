@@ -22,10 +22,12 @@ class Vocabulary:
     """The keys of each kind, in the order of the files; poses are those of the pose library.
 
     `titles` are the names people read, by kind and key, for entries that have one of their own.
+    `by_hand` says that a person wrote what is checked: what is put right for a model is an error.
     """
 
     keys: Mapping[NameKind, tuple[str, ...]]
     titles: Mapping[NameKind, Mapping[str, str]] = field(default_factory=dict)
+    by_hand: bool = False
 
     def of(self, kind: NameKind) -> tuple[str, ...]:
         """Return the keys of one kind."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +79,56 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
     assert [place for place, _ in problems] == ["characters.0", "style", "foo"]
 
 
+@pytest.mark.parametrize(
+    ("controls", "control", "pose"),
+    [
+        ([], "none", "none"),
+        ([("openpose", "running")], "openpose", "running"),
+        ([("canny", "none"), ("openpose", "running")], "canny", "none"),
+        ([("canny", "running"), ("openpose", "running")], "canny", "none"),
+        ([("openpose", "running"), ("canny", "none")], "openpose", "running"),
+        ([("openpose", "none")], "none", "none"),
+        ([("openpose", "none"), ("depth", "none")], "depth", "none"),
+        ([("openpose", "none"), ("openpose", "sitting")], "openpose", "sitting"),
+    ],
+)
+def test_control_and_pose_are_of_one_control_that_can_be_used(
+    controls: list[tuple[str, str]], control: str, pose: str
+) -> None:
+    data = [{"type": kind, "pose": key} for kind, key in controls]
+    plan = checked_plan({"controls": data}, KNOWN)
+    assert [one.type for one in plan.controls] == [kind for kind, _ in controls]
+    assert (plan.control, plan.pose) == (control, pose)
+
+
+def test_a_pose_of_another_control_is_put_right_for_a_model_and_told_to_a_person() -> None:
+    data = {"controls": [{"reason": "edges", "type": "canny", "pose": "running"}]}
+    assert checked_plan(data, KNOWN).controls[0].pose == "none"
+    with pytest.raises(PlanError, match=r"controls\.0\.pose: a pose is for openpose"):
+        checked_plan(data, replace(KNOWN, by_hand=True))
+    unknown = {"controls": [{"type": "canny", "pose": "flying"}]}
+    with pytest.raises(PlanError, match="no pose 'flying'"):
+        checked_plan(unknown, KNOWN)
+
+
+def test_what_nobody_sees_is_left_out() -> None:
+    """Directions show a text otherwise than it is; joiners are spelling between letters only."""
+    shown = "a\u202eb\u2066 \u200bc\u00ad\U000e0041d\ufeff"
+    line = {"character": "luca", "text": shown}
+    plan = checked_plan({"action": shown, "others": [shown, "\u200b"], "lines": line}, KNOWN)
+    assert (plan.action, plan.others, plan.lines[0].text) == ("ab cd", ["ab cd"], "ab cd")
+    kept = "می\u200cدود 👩\u200d🎤"
+    assert checked_plan({"action": f"\u200d {kept}\u200c"}, KNOWN).action == kept
+
+
 @given(st.text(max_size=60))
 def test_texts_are_one_clean_line(text: str) -> None:
     plan = checked_plan({"action": text, "parts": {"setting": [text]}}, KNOWN)
     for said in (plan.action, *plan.parts.setting):
         said.encode()  # no lone surrogates
         assert said == " ".join(said.split())
-        assert said.isprintable() or any(not c.isprintable() for c in text)
+        unprintable = [c for c in said if not (c.isprintable() or c in "\u200c\u200d")]
+        assert not unprintable
     assert checked_plan(plan.model_dump(), KNOWN) == plan
 
 

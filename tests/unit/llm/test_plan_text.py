@@ -134,6 +134,11 @@ WRONG = [
     ("lines:\n- text: hello", "line 2: lines.0.character: ", ["missing"]),
     ("controls: openpose", "line 1: controls.0: ", ["'openpose'", "mapping", "type"]),
     ("controls: [{type: openpose, pose: runing}]", "line 1: controls.0.pose: ", ["'running'"]),
+    (
+        "controls:\n- type: openpose\n- type: depth\n  pose: running",
+        "line 4: controls.1.pose: ",
+        ["a pose is for openpose", "'depth'", "Leave the pose out"],
+    ),
     ("parts: run", "line 1: parts: ", ["'run'", "mapping", "action"]),
     ("action: [a, b]", "line 1: action: ", ["a list", "text"]),
     ("action: {a: b}", "line 1: action: ", ["a mapping", "text"]),
@@ -203,7 +208,8 @@ def test_of_many_problems_the_first_are_said():
 NASTY_LINES = """\
 yes\n1984\n~\n- a\n# b\na: b\n'\n"\nnull\n16:9\n1e3\n0x1F\n=\n<<\n*a\n&a\n!b\n%c\n@d\n`e`\n{f}\n[g]
 >\n|\n?\n-\n:\n,\n---\n...\n🌊 mare\n\ufeffx\n2026-11-21\n```\n海灘\nc #d\ne:\n\\n\n\\"""
-NASTY = st.sampled_from([*NASTY_LINES.split("\n"), "a\u2028b", "line\nbreak", "\x85"])
+UNSEEN = ["b\u200cc", "\u200d", "a\u202eb", "\u200b"]
+NASTY = st.sampled_from([*NASTY_LINES.split("\n"), "a\u2028b", "line\nbreak", "\x85", *UNSEEN])
 WORDS = st.one_of(NASTY, st.text(max_size=40))
 
 
