@@ -8,7 +8,7 @@ the plan says is literal text, see `literal`; nothing that the loader adds is re
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -39,15 +39,16 @@ _Piece: TypeAlias = tuple[_Group, str]
 _DISPENSABLE: tuple[_Group, ...] = ("camera", "light", "setting")
 # Chinese, Japanese and Korean put no spaces between words: letters count.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_]+")
+_EACH = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
 class SceneText:
     """The loader's `scene_text` and `negative_text`, and what of the plan is not in them.
 
-    `dropped` are pieces that were left out: names of characters whom the plan does not have, what
-    was too much, and what was to be avoided and wanted at once. Repetitions are not listed.
-    `warnings` are sentences for the user.
+    `dropped` are pieces that were left out: names of characters whom the plan does not have, also
+    with looks of theirs, what was too much, and what was to be avoided and wanted at once.
+    Repetitions are not listed. `warnings` are sentences for the user.
     """
 
     scene: str
@@ -82,7 +83,7 @@ def scene_of(plan: Plan, registry: Registry, dialect: Dialect) -> SceneText:
     known = ", ".join([loaders.positive, *theirs])
     absent = _absent(plan, registry)
     pieces = list(_new(_texts(plan), known, dialect))
-    names = [piece for _, piece in pieces if normalised(piece) in absent]
+    names = {piece: key for _, piece in pieces if (key := absent.meant_by(piece))}
     kept, long = _fitting([one for one in pieces if one[1] not in names])
     action = [piece for group, piece in kept if group == "action"]
     rest = [piece for group, piece in kept if group != "action"]
@@ -151,22 +152,58 @@ def _new(texts: Iterable[_Piece], known: str, dialect: Dialect) -> Iterator[_Pie
                 yield group, piece
 
 
-def _absent(plan: Plan, registry: Registry) -> dict[str, str]:
-    """Return what only means a character whom the plan does not have, normalised, with the key.
+@dataclass(frozen=True)
+class _Absent:
+    """Characters whom the plan does not have: what only means one, with the key, and their looks.
 
-    That is key, name and first trigger word; looks such as "red hair" may be somebody's.
+    That is key, name and first trigger word, and the further trigger words, as words between
+    spaces; looks such as "red hair" alone may be somebody's.
     """
-    meant: dict[str, str] = {}
-    present: set[str] = set()
+
+    names: dict[str, str]
+    looks: dict[str, list[str]]
+
+    def meant_by(self, piece: str) -> str:
+        """Return whom a piece means, by the name alone or with looks; "" for nobody."""
+        words = _spaced(piece)
+        for name, key in self.names.items():
+            looks = any(look in words for look in self.looks[key])
+            if name == words or (name in words and looks):
+                return key
+        return ""
+
+    def spoken_of(self, piece: str) -> list[str]:
+        """Return who is named in a piece, whatever else it says."""
+        words = _spaced(piece)
+        return list(dict.fromkeys(key for name, key in self.names.items() if name in words))
+
+
+def _absent(plan: Plan, registry: Registry) -> _Absent:
+    names: dict[str, str] = {}
+    looks: dict[str, list[str]] = {}
+    present: set[str] = {""}
     for key, character in registry.characters.items():
         entry = character.entry
         named = {key, character.name, entry.name, *entry.trigger_words[:1]}
         if key in plan.characters:
             words = [*named, *entry.trigger_words, *split_pieces(character.preset.base_prompt)]
-            present.update(map(normalised, words))
+            present.update(map(_spaced, words))
         else:
-            meant.update((normalised(word), key) for word in named)
-    return {word: key for word, key in meant.items() if word and word not in present}
+            names.update((_spaced(word), key) for word in named)
+            looks[key] = [_spaced(word) for word in entry.trigger_words[1:]]
+    return _Absent(
+        {word: key for word, key in names.items() if word not in present},
+        {
+            key: [word for word in words if word not in present and word not in names]
+            for key, words in looks.items()
+        },
+    )
+
+
+def _spaced(text: str) -> str:
+    """A text's words as they are compared, each between spaces; "" where it has none."""
+    words = _EACH.findall(normalised(text))
+    return f" {' '.join(words)} " if words else ""
 
 
 def _fitting(pieces: Sequence[_Piece]) -> tuple[list[_Piece], list[str]]:
@@ -210,17 +247,14 @@ def _of_further(plan: Plan, further: Sequence[Character]) -> list[str]:
     ]
 
 
-def _of_absent(
-    names: Sequence[str], pieces: Sequence[str], absent: dict[str, str]
-) -> Iterator[str]:
-    for name in names:
+def _of_absent(names: Mapping[str, str], pieces: Sequence[str], absent: _Absent) -> Iterator[str]:
+    for name, key in names.items():
         yield (
-            f"left out of the scene: '{name}' means the character '{absent[normalised(name)]}', "
-            "whom the plan does not have"
+            f"left out of the scene: '{name}' means the character '{key}', whom the plan does not "
+            "have"
         )
     for piece in pieces:
-        words = f" {normalised(piece)} "
-        for key in dict.fromkeys(key for word, key in absent.items() if f" {word} " in words):
+        for key in absent.spoken_of(piece):
             yield f"'{piece}' speaks of the character '{key}', whom the plan does not have"
 
 

@@ -300,6 +300,35 @@ def test_a_character_who_is_not_in_the_plan_is_left_out_by_name_only():
     assert "beside Giulia" in made.warnings[-1]
 
 
+@pytest.mark.parametrize(
+    ("piece", "dropped"),
+    [
+        ("giulia red hair freckles girl", True),
+        ("Giulia's freckles: (RED_HAIR:1.3)", True),
+        ("a girl like Giulia Marcovaldo with freckles", True),
+        ("red hair and freckles", False),
+        ("giulia girl", False),
+        ("giuliana with red hair", False),
+        ("giulia with bored hair", False),
+        ("alberto and a boy", False),  # Luca is a boy too, and he is there
+        ("alberto, curly hair", True),
+        ("alberto the italian boy", True),
+    ],
+)
+@pytest.mark.parametrize("group", ["action", "setting", "others"])
+def test_a_piece_that_describes_who_is_not_in_the_plan_is_left_out(piece, dropped, group):
+    texts = {"others": [piece]} if group == "others" else {"parts": {group: [piece]}}
+    made = scene_of(plan(characters=["luca"], **texts), SHIPPED, "prose")
+    names = "giulia" if "giulia" in normalised(piece) else "alberto"
+    assert bool(made.dropped) == dropped
+    assert (names in normalised(made.scene)) == (not dropped and names in normalised(piece))
+    named = f" {names} " in f" {normalised(piece)} " or dropped
+    assert [one for one in made.warnings if f"'{names}'" in one] == made.warnings
+    assert bool(made.warnings) == named
+    present = scene_of(plan(characters=["luca", names], **texts), SHIPPED, "prose")
+    assert present.dropped == []
+
+
 def test_what_the_look_wants_is_not_avoided():
     made = scene_of(
         plan(
