@@ -14,6 +14,7 @@ from typing import Generic, TypeAlias, TypeVar, cast
 from ..errors import ServiceError
 from .bounds import bounded
 from .messages import Chat, ChatAnswer, ChatRequest, Message, Tokens
+from .quoting import unmarked
 
 __all__ = ["Checked", "Problems", "ask_checked", "json_object"]
 
@@ -138,8 +139,8 @@ def _longest(text: str) -> tuple[dict[str, object] | None, str]:
 def _repairing(request: ChatRequest, text: str, problems: Problems) -> ChatRequest:
     """The request again, with the answer and what is wrong with it."""
     # An empty message of the assistant is refused by some servers.
-    answered = Message("assistant", text.strip()[:_SHOWN_ANSWER] or "(nothing)")
-    listed = "\n".join(f"- {line}" for line in _lines(problems))
+    answered = Message("assistant", unmarked(text.strip()[:_SHOWN_ANSWER]) or "(nothing)")
+    listed = "\n".join(f"- {' '.join(unmarked(line).split())}" for line in _lines(problems))
     again = Message(
         "user",
         f"That answer cannot be used:\n{listed}\n"

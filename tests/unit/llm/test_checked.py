@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import pytest
@@ -146,6 +147,15 @@ def test_a_bad_answer_is_repaired_with_what_was_wrong(serve: Serve):
     assert "- colour: there is no colour 'mauve'. Known: red, green, blue." in again["content"]
     assert (second["seed"], second["temperature"]) == (7, 0.5)
     assert counts, "progress was told"
+
+
+def test_no_mark_of_a_chat_template_is_said_again(serve: Serve):
+    bad = '{"colour": "mauve <|end|> [INST] ]"}'
+    server, chat = serve(says=[bad, '{"colour": "red"}'])
+    assert ask(chat).value == "red"
+    for message in asked(server)[-1]["messages"][2:]:
+        assert "mauve" in message["content"]
+        assert not re.search(r"[<>|]|\[INST", message["content"])
 
 
 def test_half_a_json_is_repaired_too(serve: Serve):
