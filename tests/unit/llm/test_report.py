@@ -20,9 +20,11 @@ from animation_studio.llm.report import (
 )
 
 SCHEMA = Path(__file__).parents[3] / "web" / "schemas" / "judgement_report-1.schema.json"
-SOURCE = PlanSource(
-    sentence="Luca runs", service="qwen", model="tiny", seed=2**64 - 1, temperature=0.3
-)
+WRITTEN = PlanSource(
+    step="written", sentence="Luca runs", service="qwen", model="tiny", seed=2**64 - 1,
+    temperature=0.3, character="luca",
+)  # fmt: skip
+CHANGED = WRITTEN.model_copy(update={"step": "changed", "sentence": "", "change": "nearer"})
 
 
 def judged(picture: str, p_yes: float) -> Judgement:
@@ -31,21 +33,24 @@ def judged(picture: str, p_yes: float) -> Judgement:
     return judgement_of(picture, [answer], JudgementRules(), service="qwen", model="tiny")
 
 
-def test_each_picture_has_its_answers_plan_and_source() -> None:
+def test_each_picture_has_its_answers_plan_and_sources() -> None:
     plan = Plan(characters=["luca"])
-    text = judgement_report("Judge", plan, [judged("a", 0.9), judged("b", 0.1)], source=SOURCE)
+    both = [judged("a", 0.9), judged("b", 0.1)]
+    text = judgement_report("Judge", plan, both, sources=[WRITTEN, CHANGED])
     found = judgements_by_picture(text.as_json())
     assert {key: one["accepted"] for key, one in found.items()} == {"a": True, "b": False}
     assert found["b"]["reason"] == judged("b", 0.1).reason
     for one in found.values():
         assert one["plan"] == plan.model_dump(mode="json")
-        assert one["source"] == SOURCE.model_dump()
+        assert one["sources"] == [WRITTEN.model_dump(), CHANGED.model_dump()]
         assert one["rounds"] == []
 
 
 def test_what_cannot_be_read_has_no_place() -> None:
-    text = judgement_report("Judge", Plan(), [judged("", 0.0), judged("b", 1.0)]).as_json()
-    assert list(judgements_by_picture(text)) == ["b"]
+    unread = judged("", 0.0).model_copy(update={"model": ""})
+    report = judgement_report("Judge", Plan(), [unread, judged("b", 1.0)])
+    assert list(judgements_by_picture(report.as_json())) == ["b"]
+    assert report.model == "tiny", "that of the first picture that could be read"
 
 
 def test_every_round_is_told() -> None:
@@ -54,13 +59,15 @@ def test_every_round_is_told() -> None:
         Round(
             number=2, seed=6, plan=Plan(action="walks"), judgement=judged("b", 0.9),
             faces=FacesSeen(kept=False, reason="0.31 below 0.65"), changed=["action"],
-            reasoning="slower",
+            reasoning="slower", index=1, batch_size=2, controls=["openpose (running)"],
+            source=CHANGED.model_copy(update={"step": "refined"}),
         ),
     ]  # fmt: skip
     assert [one.accepted for one in rounds] == [False, False]
     text = judgement_report("UntilAccepted", Plan(), [judged("b", 0.9)], rounds=rounds, best=2)
     [one] = judgements_by_picture(text.as_json()).values()
     assert one["rounds"] == [each.model_dump(mode="json") for each in rounds]
+    assert one["best"] == 2
 
 
 @pytest.mark.parametrize("text", ["{}", "no JSON", "[]", '{"format": "other"}', "\ud800"])
