@@ -9,7 +9,7 @@ from ..llm.assembly import Dialect
 from ..llm.judgement import Judgement
 from ..llm.refine import Refined, allowed_changes, refine_plan
 from ..llm.report import PlanSource
-from ..llm.writer import seed_of
+from ..llm.sampling import check_temperature, seed_of
 from . import llm, plans, studio
 from .judging import best_of, faces_of
 
@@ -76,6 +76,8 @@ def change_plan(
     where it cannot answer, PlanError for a temperature or seed that is none.
     """
     key = llm.check_service(wish.service)
+    seed = seed_of(wish.seed)
+    check_temperature(wish.temperature)
     if not allowed_changes(judgement, wish.report):
         return Change(Refined(plan=made.plan, accepted=True, changed=[], reasoning=""), None, [])
     registry, vocabulary = studio.registry(), plans.vocabulary()
@@ -89,7 +91,7 @@ def change_plan(
             vocabulary,
             registry,
             report=wish.report,
-            seed=seed_of(wish.seed),
+            seed=seed,
             temperature=wish.temperature,
             tokens=llm.count_on(node_id, key),
         ),

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from ..errors import ConfigError, ControlError
-from ..llm.plan import Plan, PlanControl
+from ..llm.plan import OPENPOSE, Plan, PlanControl
 from ..registry import NONE
 from . import controls, studio
 
-__all__ = ["OPENPOSE", "pose_of"]
-
-OPENPOSE = "openpose"
+__all__ = ["pose_of"]
 
 
 def pose_of(plan: Plan) -> tuple[str | None, list[str], list[str]]:
