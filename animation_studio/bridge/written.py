@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from functools import cache
 from typing import Any
@@ -32,7 +33,8 @@ def written_before(brief: Brief, model: str) -> Written | None:
     """Return what `model` wrote of a brief, None where it did not, or its file is damaged."""
     known = _answers().get(_digest(brief, model))
     try:
-        written = _written().validate_python(known, strict=True)
+        # As JSON: strictly, a mapping in Python is no model.
+        written = _written().validate_json(json.dumps(known), strict=True)
         checked_plan(written.plan.model_dump(), brief.vocabulary)
     except (PlanError, ValidationError):
         return None
