@@ -3,20 +3,26 @@
     script = ScriptedLlm()
     standin.model.says = script
     script.plan = {...}; script.p_yes = lambda question: 0.9; script.changes = [{...}]
+    script.p_seen = lambda question, level: ...  # where it depends on the picture
 
 Whatever is not scripted the stand-in answers itself: a valid random document of the schema.
 """
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from animation_studio.llm.plan import Plan
 from tests.support.standin_chat import constraints
 
-__all__ = ["BEACH", "ScriptedLlm"]
+__all__ = ["BEACH", "ScriptedLlm", "good"]
 
 # A good answer to "Luca running on the beach, excited".
 BEACH: dict[str, Any] = {
@@ -53,6 +59,8 @@ class ScriptedLlm:
         self.plan: Mapping[str, Any] | None = BEACH
         self.changes: list[Mapping[str, Any]] = []
         self.p_yes: Callable[[str], float] = good
+        # With the mean of the picture's pixels, 0 to 1, in place of `p_yes`.
+        self.p_seen: Callable[[str, float], float] | None = None
         self.first_of_two = 0.5
         self.questions: list[str] = []
         self.plans_asked = self.changes_asked = 0
@@ -87,8 +95,15 @@ class ScriptedLlm:
         if set(choices) == {"A", "B"}:
             return {"A": self.first_of_two, "B": 1 - self.first_of_two}
         self.questions.append(text)
-        p_yes = self.p_yes(text)
+        p_yes = self.p_seen(text, level_of(content)) if self.p_seen else self.p_yes(text)
         return {"Yes": p_yes, "No": 1 - p_yes}
+
+
+def level_of(content: Any) -> float:
+    """The mean, 0 to 1, of the pixels of a message's first picture."""
+    url = next(part["image_url"]["url"] for part in content if part["type"] == "image_url")
+    with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as picture:
+        return float(np.asarray(picture.convert("RGB")).mean() / 255)
 
 
 def good(question: str) -> float:
