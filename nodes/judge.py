@@ -95,7 +95,7 @@ class Judge(io.ComfyNode):
         return f"{plans.cast_hash()} {llm.service_fingerprint(service, vision=True)}"
 
     @classmethod
-    def check_lazy_status(cls, **lists: list[Any]) -> list[str]:
+    def check_lazy_status(cls, images: Any = None, **lists: list[Any]) -> list[str]:
         """Ask for the pictures once it is known who judges them."""
         from ..animation_studio.bridge import judging, llm
 

@@ -20,6 +20,8 @@ __all__ = ["Course", "RoundsWish", "course_of", "text_of", "wish_of"]
 
 MAX_ROUNDS = MAX_PICTURES = 16
 _SEEDS = 2**64
+# Of fields that have another name than their widget.
+_WIDGETS = {"mean": "threshold", "slot": "slot_threshold", "faces": "check_faces"}
 
 _Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 
@@ -104,7 +106,8 @@ def wish_of(values: Mapping[str, object]) -> RoundsWish:
         wish = RoundsWish.model_validate(values, strict=True)
     except ValidationError as error:
         said = error.errors(include_url=False, include_input=False)[0]
-        raise PlanError(f"{'.'.join(map(str, said['loc']))}: {said['msg']}.") from None
+        field = str(said["loc"][0])
+        raise PlanError(f"{_WIDGETS.get(field, field)}: {said['msg']}.") from None
     llm.check_service(wish.judge, vision=True)
     llm.check_service(wish.writer)
     if wish.quality != OWN:

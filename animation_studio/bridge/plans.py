@@ -21,6 +21,7 @@ __all__ = [
     "MadePlan",
     "WriteRequest",
     "cast_hash",
+    "check_dialect",
     "check_plan",
     "graph_plan",
     "plan_by_hand",
@@ -146,6 +147,12 @@ def _made(request: WriteRequest, key: str, written: Written) -> MadePlan:
     return MadePlan(written.plan, (*(earlier.sources if earlier else ()), source))
 
 
+def check_dialect(dialect: object) -> None:
+    """Raise PlanError for a dialect that is none."""
+    if dialect not in get_args(Dialect):
+        raise PlanError(f"dialect {dialect!r}: choose one of {', '.join(get_args(Dialect))}.")
+
+
 def graph_plan(
     made: MadePlan,
     dialect: Dialect,
@@ -156,8 +163,7 @@ def graph_plan(
 
     Raises PlanError for a name that is not known now, and for a dialect that is none.
     """
-    if dialect not in get_args(Dialect):
-        raise PlanError(f"dialect {dialect!r}: choose one of {', '.join(get_args(Dialect))}.")
+    check_dialect(dialect)
     plan = check_plan(made).plan
     scene = scene_of(plan, studio.registry(), dialect)
     chosen = {

@@ -50,6 +50,7 @@ def refine(made: object, judgements: object, wish: RefineWish, node_id: str) -> 
     Raises PlanError for what is no plan or judgement, else as `plans.write`.
     """
     known = plans.check_plan(made)
+    plans.check_dialect(wish.dialect)
     listed = judgements if isinstance(judgements, list | tuple) else ()
     there = [one for one in listed if isinstance(one, Judgement)]
     best = best_of(there, faces_of(wish.report))
