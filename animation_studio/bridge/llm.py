@@ -137,9 +137,10 @@ def _awaken(key: str, node_id: str, *, lease: bool) -> list[str]:
     if not (lease or studio.registry().gpu_settings().automatic_leases):
         if state.state is ServiceState.AWAKE:
             return []
+        why = f": {state.detail}" if state.detail else ""
         raise ServiceError(
-            f"Service {key} ({entry.base_url}) is {state.state.value}. {state.detail} Put a VRAM "
-            "Guard with the purpose llm before this node, or set automatic_leases in services.yaml."
+            f"Service {key} ({entry.base_url}) is {state.state.value}{why}. Put a VRAM Guard with "
+            "the purpose llm before this node, or set automatic_leases in services.yaml."
         )
     request = LeaseRequest(prompt, "llm", service=key, timeout=_patience(entry))
     return gpu.take(request, node_id).warnings
