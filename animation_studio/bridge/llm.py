@@ -137,7 +137,7 @@ def _awaken(key: str, node_id: str, *, lease: bool) -> list[str]:
     if not (lease or studio.registry().gpu_settings().automatic_leases):
         if state.state is ServiceState.AWAKE:
             return []
-        why = f": {state.detail}" if state.detail else ""
+        why = f": {state.detail.rstrip('.')}" if state.detail else ""
         raise ServiceError(
             f"Service {key} ({entry.base_url}) is {state.state.value}{why}. Put a VRAM Guard with "
             "the purpose llm before this node, or set automatic_leases in services.yaml."
