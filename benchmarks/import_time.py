@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -49,8 +50,12 @@ print(json.dumps({"own": own, "pack": added, "brought": brought}))
 
 def measure(python: str, comfyui: Path) -> dict[str, object]:
     """Run one fresh interpreter and return its figures."""
+    # Whoever forbids bytecode files would measure the compiler: ComfyUI's users have them.
+    environment = {**os.environ}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     done = subprocess.run(
         [python, "-c", MEASURE, str(comfyui), str(PACK)],
+        env=environment,
         capture_output=True,
         text=True,
         check=False,
