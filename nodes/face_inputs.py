@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..animation_studio.bridge import consistency
 
 __all__ = [
+    "BLOCK",
     "CHARACTERS",
     "PASS_BEST",
     "best_k_input",

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..animation_studio.errors import PlanError
-from .face_inputs import PASS_BEST, when_none_input
+from .face_inputs import BLOCK, PASS_BEST, when_none_input
 from .lists import plain_values, single_values
 from .plan_inputs import (
     dialect_input,
@@ -100,6 +100,8 @@ class Judge(io.ComfyNode):
         from ..animation_studio.bridge import judging, llm
 
         values = single_values(lists, "Judge", PlanError)
+        if values["when_none"] not in (BLOCK, PASS_BEST):
+            raise PlanError(f"when_none: choose {BLOCK!r} or {PASS_BEST!r}.")
         llm.check_service(values["service"], vision=True)
         _ = judging.JudgeWish("auto", values["threshold"], values["slot_threshold"]).rules
         return ["images"]

@@ -153,6 +153,7 @@ JUDGES = {
     "slot_threshold": [NAN, -1],
     "service": [5, "qwen2", {"a": 1}],
     "plan": [5, "characters: luca", None],
+    "when_none": ["keep", 5],
 }
 
 
