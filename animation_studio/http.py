@@ -16,6 +16,7 @@ import io
 import json
 import math
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ANSWER_LIMIT",
+    "Deadline",
     "Outcome",
     "Query",
     "Reply",
@@ -48,11 +50,37 @@ Query: TypeAlias = Sequence[tuple[str, str]]
 Take: TypeAlias = Callable[[bytes], bool]
 
 ANSWER_LIMIT = 1 << 20
+# The least that a question gets when a time-out is nearly used up, in seconds: enough for a server
+# that answers, so that the last look tells how things stand and not that there was no time.
+_LEAST = 0.5
 _SHOWN = 80
 _SHOWN_ERROR = 300
 _STARS = "***"
 _KEY_STATUSES = (401, 403)
 _KEY_ADVICE = "Name the environment variable that holds its key as api_key_env in services.yaml."
+
+
+class Deadline:
+    """A moment in the future, by the monotonic clock.
+
+    `least` are the seconds that a question gets when it has passed; more than 0, which to aiohttp
+    is no time-out at all.
+    """
+
+    def __init__(self, seconds: float, least: float = _LEAST) -> None:
+        self.seconds = seconds
+        self._least = least
+        self._end = time.monotonic() + seconds
+
+    @property
+    def left(self) -> float:
+        """Seconds until it, but never less than the least that one question gets."""
+        return max(self.rest, self._least)
+
+    @property
+    def rest(self) -> float:
+        """Seconds until it; 0.0 when it has passed."""
+        return max(self._end - time.monotonic(), 0.0)
 
 
 class Outcome(str, Enum):

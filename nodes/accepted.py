@@ -11,10 +11,10 @@ from comfy_execution.graph_utils import GraphBuilder, is_link
 from ..animation_studio.bridge import studio
 from ..animation_studio.errors import PlanError
 from ..animation_studio.registry import AUTO_WEIGHT, ENTRY_KINDS, NONE, OWN
+from .face_inputs import check_character
 from .lists import plain_values, single_values
 from .plan_inputs import (
     character_input,
-    check_character,
     dialect_input,
     judge_inputs,
     judge_service_input,
@@ -144,9 +144,7 @@ class UntilAccepted(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, character: Any = None) -> bool | str:
         """Check the character; the others speak up in the run."""
-        # A list of one, of None where it comes by link.
-        name = character[0] if isinstance(character, list | tuple) and character else character
-        return check_character(name)
+        return check_character(character)
 
     @classmethod
     def fingerprint_inputs(cls, **lists: Any) -> str:
@@ -187,7 +185,7 @@ class UntilAccepted(io.ComfyNode):
             }
         )
         if values.get("plan") is not None:
-            first = plans.graph_plan(plans.check_plan(values["plan"]), wish.dialect)
+            first = plans.graph_plan(values["plan"], wish.dialect)
         else:
             request = plans.WriteRequest(
                 sentence=values["sentence"],

@@ -223,10 +223,11 @@ def fingerprint(values: Mapping[str, Any], names: tuple[str, ...] = CHARACTERS) 
     return face_references.references_fingerprint(characters, str(plain.get("engine")))
 
 
-def check_character(character: str | list[str] | None) -> bool | str:
+def check_character(character: object) -> bool | str:
     """Return True for a character that can be used, else what is wrong with it.
 
-    A node with is_input_list gives its widget as a list of one.
+    A node with is_input_list gives its widget as a list of one. What comes by link is None, and
+    what is no text the run refuses.
     """
     name = character[0] if isinstance(character, list) and character else character
     if not isinstance(name, str) or name == NONE:

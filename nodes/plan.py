@@ -7,9 +7,9 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..animation_studio.registry import AUTO_SERVICE
+from .face_inputs import check_character
 from .plan_inputs import (
     character_input,
-    check_character,
     dialect_input,
     seed_input,
     sentence_input,

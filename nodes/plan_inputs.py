@@ -6,11 +6,9 @@ from comfy_api.latest import io
 
 from ..animation_studio.bridge import studio
 from ..animation_studio.registry import AUTO_SERVICE, NONE
-from .choices import problem_of
 
 __all__ = [
     "character_input",
-    "check_character",
     "dialect_input",
     "judge_inputs",
     "judge_service_input",
@@ -42,17 +40,9 @@ def character_input() -> io.Combo.Input:
     )
 
 
-def check_character(value: object) -> bool | str:
-    """Return True for a character that can be used, else what is wrong with it."""
-    if value in (None, NONE):
-        return True
-    return problem_of(lambda: studio.registry().character(str(value)))
-
-
 def service_input(tooltip: str, name: str = "service") -> io.Combo.Input:
     """Return the combo of the language models of services.yaml."""
-    known = studio.registry().services
-    names = [key for key, entry in known.items() if entry.role == "llm"]
+    names = studio.registry().language_models()
     return io.Combo.Input(
         name, options=[AUTO_SERVICE, *names], default=AUTO_SERVICE, tooltip=tooltip
     )

@@ -20,7 +20,6 @@ __all__ = [
     "client_of",
     "converse",
     "count_on",
-    "llm_services",
     "model_of",
     "service_fingerprint",
 ]
@@ -28,11 +27,6 @@ __all__ = [
 T = TypeVar("T")
 # How long a server may take to say which model it has.
 _LOOK_SECONDS = 1.0
-
-
-def llm_services() -> list[str]:
-    """Return the names of the language models of services.yaml, for a combo."""
-    return [key for key, entry in studio.registry().services.items() if entry.role == "llm"]
 
 
 def check_service(name: object, *, vision: bool = False) -> str:
@@ -48,7 +42,7 @@ def check_service(name: object, *, vision: bool = False) -> str:
         if entry.role != "llm":
             raise ConfigError(
                 f"service {name!r} is a voice ({entry.kind}), and a language model is needed: "
-                f"{', '.join(llm_services()) or 'services.yaml has none'}."
+                f"{', '.join(registry.language_models()) or 'services.yaml has none'}."
             )
         if vision and entry.vision is False:
             raise ConfigError(
@@ -56,7 +50,7 @@ def check_service(name: object, *, vision: bool = False) -> str:
                 "vision model."
             )
         return str(name)
-    keys = llm_services()
+    keys = registry.language_models()
     if vision:
         sees = registry.services
         keys = [key for key in keys if sees[key].vision] or [

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import get_args
 
 from ..errors import PlanError
-from ..llm.assembly import Dialect, scene_of
+from ..llm.assembly import scene_of
+from ..llm.literal import Dialect, check_dialect
 from ..llm.plan import Plan, checked_plan
 from ..llm.plan_text import plan_as_text, plan_from_text
 from ..llm.report import PlanSource
@@ -21,7 +21,6 @@ __all__ = [
     "MadePlan",
     "WriteRequest",
     "cast_hash",
-    "check_dialect",
     "check_plan",
     "graph_plan",
     "plan_by_hand",
@@ -147,24 +146,16 @@ def _made(request: WriteRequest, key: str, written: Written) -> MadePlan:
     return MadePlan(written.plan, (*(earlier.sources if earlier else ()), source))
 
 
-def check_dialect(dialect: object) -> None:
-    """Raise PlanError for a dialect that is none."""
-    if dialect not in get_args(Dialect):
-        raise PlanError(f"dialect {dialect!r}: choose one of {', '.join(get_args(Dialect))}.")
-
-
 def graph_plan(
-    made: MadePlan,
+    made: object,
     dialect: Dialect,
     said: str = "",
     warnings: list[str] | None = None,
 ) -> GraphPlan:
-    """Return what a graph takes of a plan.
-
-    Raises PlanError for a name that is not known now, and for a dialect that is none.
-    """
+    """Return what a graph takes of a plan. Raises PlanError as `check_plan` and `check_dialect`."""
     check_dialect(dialect)
-    plan = check_plan(made).plan
+    known = check_plan(made)
+    plan = known.plan
     scene = scene_of(plan, studio.registry(), dialect)
     chosen = {
         "characters": ", ".join(plan.characters) or NONE,
@@ -172,20 +163,20 @@ def graph_plan(
         "background": plan.background,
         "style": plan.style,
     }
-    wanted = [one.type if one.pose == NONE else f"{one.type} ({one.pose})" for one in plan.controls]
+    wanted, spoken = list(map(str, plan.controls)), list(map(str, plan.lines))
     lines = [
         *([said] if said else []),
         "; ".join(f"{name} {value}" for name, value in chosen.items()),
         *([f"control {', '.join(wanted)}"] if wanted else []),
         f"scene: {scene.scene}",
         *([f"negative: {scene.negative}"] if scene.negative else []),
-        *(f"{line.character} [{line.emotion}]: {line.text}" for line in plan.lines),
+        *spoken,
     ]
     return GraphPlan(
-        made=made,
+        made=known,
         scene=scene.scene,
         negative=scene.negative,
-        script="\n".join(f"{one.character} [{one.emotion}]: {one.text}" for one in plan.lines),
+        script="\n".join(spoken),
         text=plan_as_text(plan),
         lines=lines,
         warnings=[*(warnings or []), *scene.warnings],

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import PlanError
-from ..llm.assembly import Dialect
 from ..llm.judgement import Judgement
+from ..llm.literal import Dialect, check_dialect
 from ..llm.refine import Refined, allowed_changes, refine_plan
 from ..llm.report import PlanSource
 from ..llm.sampling import check_temperature, seed_of
@@ -50,7 +50,7 @@ def refine(made: object, judgements: object, wish: RefineWish, node_id: str) -> 
     Raises PlanError for what is no plan or judgement, else as `plans.write`.
     """
     known = plans.check_plan(made)
-    plans.check_dialect(wish.dialect)
+    check_dialect(wish.dialect)
     listed = judgements if isinstance(judgements, list | tuple) else ()
     there = [one for one in listed if isinstance(one, Judgement)]
     best = best_of(there, faces_of(wish.report))

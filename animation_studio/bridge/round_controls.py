@@ -21,10 +21,10 @@ def pose_of(plan: Plan) -> tuple[str | None, list[str], list[str]]:
     for control in plan.controls:
         why = "there is one already" if pose else _problem(control, plan)
         if why:
-            left_out.append(f"the plan's control {_words(control)} is left out: {why}")
+            left_out.append(f"the plan's control {control} is left out: {why}")
         else:
             pose = control.pose
-            used.append(_words(control))
+            used.append(str(control))
     return pose, used, left_out
 
 
@@ -43,7 +43,3 @@ def _problem(control: PlanControl, plan: Plan) -> str:
     if wanted and people > wanted:
         return f"its pose shows {people} people, and the plan has {wanted}"
     return ""
-
-
-def _words(control: PlanControl) -> str:
-    return control.type if control.pose == NONE else f"{control.type} ({control.pose})"

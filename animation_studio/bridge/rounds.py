@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     import torch
 
     from ..faces.engine import Picture
-    from ..llm.judgement import Judgement
 
 __all__ = [
     "Course",
@@ -140,8 +139,18 @@ def advance(course: Course, made: Made, node_id: str) -> NextRound | Finished:
     index = best_of(judgements, faces)
     if index is None:
         raise PlanError(f"no picture of this round can be judged: {judgements[0].reason}")
-    this = _this_round(course, judgements[index], index, len(pictures)).model_copy(
-        update={"faces": faces.get(judgements[index].picture)}
+    this = Round(
+        number=len(course.rounds) + 1,
+        seed=course.seed,
+        index=index,
+        batch_size=len(pictures),
+        plan=course.plan,
+        judgement=judgements[index],
+        faces=faces.get(judgements[index].picture),
+        controls=course.controls,
+        changed=course.changed,
+        reasoning=course.reasoning,
+        source=course.source,
     )
     gpu = reports_json([*reports_of(course.gpu), *reports_of(made.gpu)])
     image = single_images([made.images])[index]
@@ -170,21 +179,6 @@ def advance(course: Course, made: Made, node_id: str) -> NextRound | Finished:
                 "source": change.source,
             }
         )
-    )
-
-
-def _this_round(course: Course, judgement: Judgement, index: int, batch_size: int) -> Round:
-    return Round(
-        number=len(course.rounds) + 1,
-        seed=course.seed,
-        index=index,
-        batch_size=batch_size,
-        plan=course.plan,
-        judgement=judgement,
-        controls=course.controls,
-        changed=course.changed,
-        reasoning=course.reasoning,
-        source=course.source,
     )
 
 

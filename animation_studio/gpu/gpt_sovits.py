@@ -6,8 +6,8 @@ death. `GET /control?command=exit` ends it (it answers 500 or nothing, then the 
 
 from __future__ import annotations
 
-from ..http import Outcome, Reply
-from .http_service import Deadline, HttpService
+from ..http import Deadline, Outcome, Reply
+from .http_service import HttpService
 from .service import Condition, ServiceState
 
 __all__ = ["GptSovitsService"]

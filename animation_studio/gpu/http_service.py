@@ -14,39 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ServiceError, StudioError
-from ..http import Outcome, Query, Reply, advice, api_key, ask, struck
+from ..http import Deadline, Outcome, Query, Reply, advice, api_key, ask, struck
 from ..registry.services import ServiceEntry
 from .commands import Launched, launch, run_command
 from .service import Condition, OutOfMemory, Proof, ServiceState
 
-__all__ = ["Deadline", "HttpService", "Pauses"]
+__all__ = ["HttpService", "Pauses"]
 
 # First pause between two looks, factor, longest; in seconds.
 _PAUSES = (0.025, 1.5, 0.5)
-# The least that a question gets when a time-out is nearly used up, in seconds: enough for a server
-# that answers, so that the last look tells how things stand and not that there was no time.
-_LEAST = 0.5
 
 # vLLM, PyTorch and llama.cpp say the first; Ollama the second.
 _OUT_OF_MEMORY = re.compile(r"out.?of.?memory|requires more (system|gpu) memory", re.IGNORECASE)
-
-
-class Deadline:
-    """A moment in the future, by the monotonic clock."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self._end = time.monotonic() + seconds
-
-    @property
-    def left(self) -> float:
-        """Seconds until it, but never less than the half second that one question gets."""
-        return max(self.rest, _LEAST)
-
-    @property
-    def rest(self) -> float:
-        """Seconds until it; 0.0 when it has passed."""
-        return max(self._end - time.monotonic(), 0.0)
 
 
 class Pauses:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..http import Reply
-from .http_service import Deadline, HttpService, Pauses
+from ..http import Deadline, Reply
+from .http_service import HttpService, Pauses
 from .openai_api import one_token
 from .service import Condition, ServiceState
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..http import Reply
-from .http_service import Deadline, HttpService, Pauses
+from ..http import Deadline, Reply
+from .http_service import HttpService, Pauses
 from .service import Condition, ServiceState
 
 __all__ = ["OllamaService"]

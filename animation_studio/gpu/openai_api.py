@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..http import Reply, model_ids
-from .http_service import Deadline, HttpService
+from ..http import Deadline, Reply, model_ids
+from .http_service import HttpService
 
 __all__ = ["model_of", "one_token"]
 

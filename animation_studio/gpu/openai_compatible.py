@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .http_service import Deadline, HttpService
+from ..http import Deadline
+from .http_service import HttpService
 from .openai_api import model_of, one_token
 from .service import Condition, ServiceState
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import re
 
-from ..http import Query, Reply
-from .http_service import Deadline, HttpService, Pauses
+from ..http import Deadline, Query, Reply
+from .http_service import HttpService, Pauses
 from .openai_api import model_of, one_token
 from .service import Condition, ServiceState
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import ServiceError
-from ..http import Outcome, Reply, api_key, ask, model_ids, short, struck
+from ..http import Deadline, Outcome, Reply, api_key, ask, model_ids, short, struck
 from ..registry.services import ServiceEntry
 from .causes import Cause, cause_of_end, cause_of_reply, cause_of_trouble, key_advice
 from .checked import json_object
@@ -22,11 +22,13 @@ from .choices import chosen, probabilities
 from .hearing import Endless, Hearing
 from .messages import ChatAnswer, ChatRequest, NoChoice, Tokens
 from .request_body import media_type, message_bodies, told
-from .sending import Deadline, Spoken, speak
+from .sending import Spoken, speak
 from .structured import CHOICE, Found, Probe, Tried, find_form, forget, obeys
 
 __all__ = ["ChatClient"]
 
+# An answer gets no second more than its time-out: never quite 0.
+_NO_MORE = 0.001
 # Tokens of a probe, and of one that a model answers which thinks first.
 _PROBE_TOKENS = (48, 1024)
 # Tokens that a choice may take at least, in whatever form.
@@ -65,14 +67,14 @@ class ChatClient:
 
     async def model(self) -> str:
         """Return the model of services.yaml, else the first that the server offers."""
-        return await self._model(Deadline(self._entry.timeouts.answer))
+        return await self._model(Deadline(self._entry.timeouts.answer, _NO_MORE))
 
     async def ask(self, request: ChatRequest, tokens: Tokens | None = None) -> ChatAnswer:
         """Return the answer, within `timeouts.generate`; see `messages.Chat`.
 
         Of choices none of which the model answered the error is a NoChoice.
         """
-        deadline = Deadline(self._entry.timeouts.generate)
+        deadline = Deadline(self._entry.timeouts.generate, _NO_MORE)
         self._check_pictures(request)
         task = _Task(request, await self._model(deadline), deadline, tokens)
         if request.schema is None and not request.choices:

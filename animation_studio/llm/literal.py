@@ -11,9 +11,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
-__all__ = ["Dialect", "literal_pieces"]
+from ..errors import PlanError
+
+__all__ = ["Dialect", "check_dialect", "literal_pieces"]
 
 Dialect: TypeAlias = Literal["prose", "tags"]
 
@@ -30,6 +32,12 @@ _WEIGHT = re.compile(r"(?:\s*:\s*[-+]?\d*\.\d+\s*)+(?=\)|$)")
 _KEYWORDS = {"BREAK", "AND", "ADDCOMM", "ADDBASE", "ADDROW", "ADDCOL"}
 _ARTICLE = re.compile(r"^(?:an?|the)\s+(?=\S)")
 _NEGATION = re.compile(r"^(?:no|without)\s+(?=\S)", re.IGNORECASE)
+
+
+def check_dialect(dialect: object) -> None:
+    """Raise PlanError for a dialect that is none."""
+    if dialect not in get_args(Dialect):
+        raise PlanError(f"dialect {dialect!r}: choose one of {', '.join(get_args(Dialect))}.")
 
 
 def literal_pieces(text: str, dialect: Dialect, *, negative: bool = False) -> list[str]:

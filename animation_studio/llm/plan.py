@@ -30,6 +30,7 @@ from pydantic_core import core_schema
 
 from ..errors import PlanError
 from ..registry import NONE
+from .quoting import JOINERS, UNSEEN
 from .vocabulary import NameKind, Vocabulary
 
 __all__ = [
@@ -61,11 +62,8 @@ __all__ = [
 NAMES = "x-names"
 # The type of control that a pose of the library is for.
 OPENPOSE = "openpose"
-# Control characters, formats that nobody sees (directions, zero-width ones), lone surrogates,
-# private and unassigned ones; U+FFFD stands for broken bytes.
-_NO_TEXT = ("Cc", "Cf", "Cs", "Co", "Cn")
-# Formats that spelling needs, between letters: Persian words, joined emoji.
-_JOINERS = "\u200c\u200d"
+# Stands for broken bytes.
+_BROKEN = "\ufffd"
 # Kinds that a picture may also be without.
 _OPTIONAL: tuple[NameKind, ...] = ("background", "style", "expression", "pose")
 MAX_CHARACTERS = 4
@@ -80,14 +78,13 @@ def _text(value: object) -> object:
     if not isinstance(value, str):
         return value
     kept = (" " if c.isspace() else c for c in value if c.isspace() or _is_text(c))
-    words = (word.strip(_JOINERS) for word in "".join(kept).split())
+    words = (word.strip(JOINERS) for word in "".join(kept).split())
     return " ".join(word for word in words if word)
 
 
 def _is_text(character: str) -> bool:
-    if character in _JOINERS:
-        return True
-    return character != "\ufffd" and unicodedata.category(character) not in _NO_TEXT
+    seen = unicodedata.category(character) not in UNSEEN and character != _BROKEN
+    return seen or character in JOINERS
 
 
 def _listed(value: object) -> object:
@@ -159,6 +156,9 @@ class PlanControl(_Part):
     type: ControlName = Field(description="the kind of control")
     pose: PoseName = Field(default=NONE, description="a pose of the library, for openpose")
 
+    def __str__(self) -> str:
+        return self.type if self.pose == NONE else f"{self.type} ({self.pose})"
+
     @field_validator("pose")
     @classmethod
     def _of_openpose(cls, pose: str, info: ValidationInfo) -> str:
@@ -178,6 +178,9 @@ class PlanLine(_Part):
     character: CharacterName = Field(description="who speaks")
     emotion: EmotionName = Field(default="neutral", description="how it is spoken")
     text: Sentence = Field(description="the words that are spoken")
+
+    def __str__(self) -> str:
+        return f"{self.character} [{self.emotion}]: {self.text}"
 
 
 def _spoken(lines: list[PlanLine]) -> list[PlanLine]:

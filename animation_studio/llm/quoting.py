@@ -10,7 +10,7 @@ import json
 import re
 import unicodedata
 
-__all__ = ["one_line", "quoted", "quoted_json", "unmarked"]
+__all__ = ["JOINERS", "UNSEEN", "one_line", "quoted", "quoted_json", "unmarked"]
 
 _LIMIT = 200
 # What ends quotes becomes an apostrophe; what chat templates are written with becomes round.
@@ -26,9 +26,9 @@ _NEUTRAL = str.maketrans(
 # Marks of templates that are no tags: [INST], [/SYSTEM_PROMPT]. No JSON list begins like this.
 _MARK = re.compile(r"\[(?=/?[A-Z][A-Z0-9_]*\])")
 # Zero-width ones that spelling needs: Persian words, joined emoji.
-_JOINERS = "\u200c\u200d"
+JOINERS = "\u200c\u200d"
 # Surrogates, controls, formats (directions, joiners), private and unassigned characters.
-_UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn")
+UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn")
 _LINE_ENDS = ("Zl", "Zp")
 
 
@@ -65,9 +65,9 @@ def quoted_json(value: object) -> str:
 
 
 def _is_told(character: str) -> bool:
-    unseen = unicodedata.category(character) in (*_UNSEEN, *_LINE_ENDS)
-    return character in _JOINERS or not unseen
+    unseen = unicodedata.category(character) in (*UNSEEN, *_LINE_ENDS)
+    return character in JOINERS or not unseen
 
 
 def _is_seen(character: str) -> bool:
-    return unicodedata.category(character) not in _UNSEEN
+    return unicodedata.category(character) not in UNSEEN

@@ -14,12 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..http import Outcome, Reply, ask
+from ..http import Deadline, Outcome, Reply, ask
 from ..registry.services import ServiceEntry
 from .hearing import Hearing, Misheard
 from .messages import Tokens
 
-__all__ = ["PATH", "UNKNOWN", "Deadline", "Spoken", "speak"]
+__all__ = ["PATH", "UNKNOWN", "Spoken", "speak"]
 
 PATH = "/v1/chat/completions"
 # A server answers so what it does not understand.
@@ -30,18 +30,6 @@ _RETRIES, _PAUSE, _LONGEST_PAUSE, _LONGEST_WISH = 5, 0.5, 8.0, 30.0
 # Seconds that a server has which does not listen yet, and between two looks.
 _STARTING, _LOOK = 2.0, 0.4
 _SPREAD = random.SystemRandom()
-
-
-class Deadline:
-    """A moment in the future, by the monotonic clock."""
-
-    def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
-
-    @property
-    def left(self) -> float:
-        """Seconds, never quite none: a time-out of 0 would be none at all."""
-        return max(self._end - time.monotonic(), 0.001)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from ..errors import PlanError
 from ..registry import NONE, EntryKind, Registry
 from ..registry.problems import nearest
 from .checked import Problems, ask_checked
+from .literal import check_dialect
 from .messages import Chat, ChatRequest, Message, Tokens
 from .plan import MAX_CHARACTERS, Plan, PlanControl, PlanLine, PlanParts, plan_problems, plan_schema
 from .quoting import quoted_json
@@ -86,8 +87,7 @@ def check_brief(brief: Brief) -> None:
         _check_words("sentence", brief.sentence, _NO_SENTENCE)
     else:
         _check_words("change", brief.change, _NO_CHANGE)
-    if brief.dialect not in _DIALECTS:
-        raise PlanError(f"dialect {brief.dialect!r}: choose one of {', '.join(_DIALECTS)}.")
+    check_dialect(brief.dialect)
     check_temperature(brief.temperature)
     seed_of(brief.seed)
     if brief.character != NONE:

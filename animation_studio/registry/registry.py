@@ -147,6 +147,10 @@ class Registry:
         """Return the service `key`."""
         return self._get("service", key, self.services)
 
+    def language_models(self) -> list[str]:
+        """Return the keys of the services that are language models, in the order of the file."""
+        return [key for key, entry in self.services.items() if entry.role == "llm"]
+
     def gpu_settings(self) -> GpuSettings:
         """Return the `gpu:` section; ConfigError where it or its file is broken."""
         return self._get("gpu", "settings", {} if self.broken["gpu"] else {"settings": self.gpu})
